@@ -1,0 +1,44 @@
+# make demo: set up, train the low-data digits benchmark, write its table and page (two minutes after the install)
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+export OMP_WAIT_POLICY ?= PASSIVE
+
+.PHONY: help setup demo test lint format tables clean
+
+help:
+	@echo "make setup   create $(VENV) from requirements.lock"
+	@echo "make demo    train, evaluate, tabulate: twelve runs on real digits, about two minutes on two CPU cores"
+	@echo "make test    the whole test suite          make lint    ruff check and format check"
+	@echo "make tables  tables and page from the committed records in results/records"
+
+setup: $(STAMP)
+
+$(STAMP): requirements.lock pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "RandoMix needs python >= 3.11: make PYTHON=/path/to/python3.11 setup" >&2; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --requirement requirements.lock
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
+	@touch $(STAMP)
+
+demo: $(STAMP)
+	$(BIN)/python train.py experiment=demo
+	$(BIN)/python scripts/make_tables.py outputs/demo --out outputs/demo/report --title "RandoMix on 200 digits"
+
+test: $(STAMP)
+	$(BIN)/python -m pytest -n 2 --dist loadfile
+
+lint: $(STAMP)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+format: $(STAMP)
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+tables: $(STAMP)
+	$(BIN)/python scripts/make_tables.py results/records --out results
+
+clean:
+	rm -rf $(VENV) outputs build *.egg-info

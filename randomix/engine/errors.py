@@ -1,0 +1,45 @@
+"""Exit codes, and the errors that carry one: a single line that names the key or file, the value and the fix."""
+
+from __future__ import annotations
+
+OK, BUG, USER, NONFINITE, OUT_OF_MEMORY, STORAGE, INTERRUPTED = 0, 1, 2, 3, 4, 5, 75
+
+
+class RunError(Exception):
+    """An error that ends a run with ``exit_code``; its message is one line for the user."""
+
+    exit_code = BUG
+
+
+class ConfigError(RunError):
+    """Wrong settings: one line a problem, all of them at once."""
+
+    exit_code = USER
+
+    def __init__(self, problems: list[str]) -> None:
+        self.problems = problems
+        super().__init__("\n".join(problems))
+
+
+class DataError(RunError):
+    """Missing, damaged or unexpected data files."""
+
+    exit_code = USER
+
+
+class NonFiniteError(RunError):
+    """The loss became NaN or infinite; the weights were left as they were before that step."""
+
+    exit_code = NONFINITE
+
+
+class StorageError(RunError):
+    """A file could not be written: full disk, missing permission."""
+
+    exit_code = STORAGE
+
+
+class Interrupted(RunError):
+    """Stopped by a signal after a checkpoint; the same command continues."""
+
+    exit_code = INTERRUPTED

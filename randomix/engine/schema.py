@@ -1,0 +1,64 @@
+"""The typed configuration of a run. Importing it needs no torch: mistakes are reported before anything heavy starts."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+
+@dataclass
+class RecipeConfig:
+    """How a network is trained. ``batch_size`` is global: all ranks and micro-batches together."""
+
+    name: str
+    epochs: int
+    batch_size: int
+    lr: float
+    momentum: float = 0.9
+    nesterov: bool = False
+    weight_decay: float = 5e-4
+    decay_norms: bool = True  # weight decay on normalisation layers and biases too, as the paper's peers do
+    schedule: str = "cosine"  # cosine | multistep | constant
+    milestones: list[float] = field(default_factory=list)  # multistep: fractions of the epochs
+    gamma: float = 0.1  # multistep: factor at each milestone
+    min_lr: float = 0.0
+    warmup_epochs: float = 0.0
+    loss: str = "cross_entropy"  # cross_entropy | softmax_bce
+    ema_decay: float | None = None
+    accumulate: int = 1  # micro-batches per step; batch statistics see one micro-batch
+
+
+@dataclass
+class TrainerConfig:
+    """How a run executes; nothing here but ``precision`` and ``deterministic`` is meant to change its result."""
+
+    device: str = "auto"  # auto | cpu | cuda
+    precision: str = "auto"  # auto | fp32 | bf16 | fp16
+    compile: bool = False
+    channels_last: bool = True
+    nproc: int = 1  # worker processes started on this machine
+    threads: int | None = None  # intra-op CPU threads of one process; None: cores / nproc
+    deterministic: bool = False
+    resume: str = "auto"  # auto: continue what the run folder holds | never: refuse a folder that holds a run
+    log_every_steps: int = 50
+    eval_every_epochs: int = 1
+    checkpoint_every_epochs: int = 1
+    keep_last: int = 2
+    eval_batch_size: int = 500
+    timeout_minutes: float = 10.0  # of a collective operation, before the job is declared stuck
+
+
+@dataclass
+class TrainConfig:
+    """One training run. ``dataset``, ``model``, ``mixer``, ``logger`` and ``evaluator`` follow their YAML files."""
+
+    dataset: dict[str, Any]
+    model: dict[str, Any]
+    mixer: dict[str, Any]
+    recipe: RecipeConfig
+    trainer: TrainerConfig
+    logger: dict[str, Any]
+    evaluator: dict[str, Any]  # settings of every evaluator by name
+    evaluators: list[str]  # those that run at the end
+    seed: int = 0
+    output_root: str = "outputs"

@@ -1,0 +1,48 @@
+"""Which run is this? Names and folders as pure functions of a run's configuration."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+# How and where a run executes, not what it computes: changing these continues the same run.
+_EXECUTION = {
+    "trainer": {"device", "compile", "nproc", "threads", "resume", "log_every_steps", "checkpoint_every_epochs",
+                "keep_last", "eval_batch_size", "timeout_minutes"},
+    "dataset": {"root", "verify"},
+    "mixer": {"label"},
+}  # fmt: skip
+_SECTIONS = ("dataset", "model", "mixer", "recipe", "trainer")
+
+
+def identity(config: Mapping[str, Any]) -> dict[str, Any]:
+    """The part of a resolved run configuration that determines its result, without the seed."""
+    return {s: {k: v for k, v in config[s].items() if k not in _EXECUTION.get(s, ())} for s in _SECTIONS}
+
+
+def config_hash(config: Mapping[str, Any]) -> str:
+    """Eight hexadecimal digits that are equal for runs that differ only in seed and in how they execute."""
+    text = json.dumps(identity(config), sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()[:8]
+
+
+def run_name(config: Mapping[str, Any]) -> str:
+    """``dataset/model/mixer-hash/seed-N``: the folder of a run below the output root, and the stem of its record."""
+    names = (config["dataset"]["name"], config["model"]["name"])
+    return "/".join([*names, f"{config['mixer']['name']}-{config_hash(config)}", f"seed-{config['seed']}"])
+
+
+def run_folder(config: Mapping[str, Any]) -> Path:
+    """Where a run lives; the same configuration always gives the same folder."""
+    return Path(config["output_root"]) / run_name(config)
+
+
+def mixer_label(mixer: Mapping[str, Any]) -> str:
+    """A method's name in tables: its ``label``, with weights and candidates where the method has them."""
+    label = str(mixer.get("label") or mixer["name"])
+    if mixer.get("weights") is not None:
+        label += " [" + ",".join(f"{w:g}" for w in mixer["weights"]) + "]"
+    return label
