@@ -43,6 +43,10 @@ class StepRng:
         rank = 0 if shared else self.rank + 1
         return np.random.default_rng([self.seed, zlib.crc32(stream.encode()), self.scope, self.step, rank])
 
+    def torch_seed(self) -> int:
+        """A seed for torch's own generators (dropout), different for each step and rank."""
+        return int(self.generator("torch").integers(2**62))
+
 
 def as_step_rng(rng: StepRng | torch.Generator | int | None) -> StepRng:
     """A StepRng from what a caller has: one already, a seed, a CPU generator, or None for ``torch.manual_seed``'s.

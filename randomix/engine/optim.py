@@ -1,0 +1,88 @@
+"""Optimiser, learning rate as a closed form of the step, numeric precision, and the weight average."""
+
+from __future__ import annotations
+
+import copy
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+from randomix.engine.schema import RecipeConfig
+
+
+def learning_rate(step: int, recipe: RecipeConfig, steps_per_epoch: int) -> float:
+    """The learning rate of a global step: linear warm-up, then the schedule over the remaining steps.
+
+    cosine: SGDR without restarts (Loshchilov and Hutter, 2017), updated every step; multistep: ``gamma`` at each
+    milestone, given as a fraction of all epochs.
+    """
+    total, warmup = recipe.epochs * steps_per_epoch, round(recipe.warmup_epochs * steps_per_epoch)
+    if step < warmup:
+        return recipe.lr * (step + 1) / warmup
+    if recipe.schedule == "cosine":
+        progress = (step - warmup) / max(total - warmup, 1)
+        return recipe.min_lr + 0.5 * (recipe.lr - recipe.min_lr) * (1 + math.cos(math.pi * progress))
+    if recipe.schedule == "multistep":
+        passed = sum(step >= fraction * total for fraction in recipe.milestones)
+        return recipe.lr * recipe.gamma**passed
+    return recipe.lr
+
+
+def build_optimizer(model: nn.Module, recipe: RecipeConfig) -> torch.optim.SGD:
+    """SGD with the fused step (one kernel, and no host synchronisation under a gradient scaler)."""
+    weights, norms = [], []
+    for parameter in model.parameters():
+        if parameter.requires_grad:
+            (weights if recipe.decay_norms or parameter.ndim > 1 else norms).append(parameter)
+    groups = [{"params": weights}, {"params": norms, "weight_decay": 0.0}] if norms else weights
+    return torch.optim.SGD(
+        groups, recipe.lr, recipe.momentum, weight_decay=recipe.weight_decay, nesterov=recipe.nesterov, fused=True
+    )
+
+
+@dataclass(frozen=True)
+class Precision:
+    """name: fp32 | bf16 | fp16; ``dtype`` is what autocast and the loader use."""
+
+    name: str
+    dtype: torch.dtype
+    device: torch.device
+
+    def autocast(self) -> torch.autocast:
+        """The context of forward passes; parameters stay float32."""
+        return torch.autocast(self.device.type, self.dtype, enabled=self.name != "fp32")
+
+    def scaler(self) -> torch.amp.GradScaler:
+        """A gradient scaler that is active for fp16 only."""
+        return torch.amp.GradScaler(self.device.type, enabled=self.name == "fp16")
+
+
+def resolve_precision(name: str, device: torch.device) -> Precision:
+    """``auto``: bf16 where the hardware computes it, else fp16 on GPUs (capability below 8.0: V100, T4), else fp32.
+
+    ``torch.cuda.is_bf16_supported()`` is not asked: it counts emulation.
+    """
+    if name == "auto":
+        if device.type == "cuda":
+            name = "bf16" if torch.cuda.get_device_capability(device) >= (8, 0) else "fp16"
+        else:
+            name = "bf16" if torch.cpu._is_avx512_bf16_supported() else "fp32"
+    dtype = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[name]
+    return Precision(name, dtype, device)
+
+
+class WeightAverage:
+    """An exponential moving average of a network's parameters; buffers are copied. Never waits for the device."""
+
+    def __init__(self, model: nn.Module, decay: float) -> None:
+        self.module = copy.deepcopy(model).requires_grad_(False)
+        self.decay = decay
+
+    @torch.no_grad()
+    def update(self, model: nn.Module) -> None:
+        """Take in the weights after a step."""
+        torch._foreach_lerp_(list(self.module.parameters()), list(model.parameters()), 1 - self.decay)
+        for mine, theirs in zip(self.module.buffers(), model.buffers(), strict=True):
+            mine.copy_(theirs)

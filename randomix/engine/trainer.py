@@ -1,0 +1,257 @@
+"""The training loop: gather, mix, forward, backward, fused step; metrics on the device; state is the step counter."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from randomix.engine import distributed
+from randomix.engine.evaluate import evaluate
+from randomix.engine.meters import TrainMeter
+from randomix.engine.optim import Precision, WeightAverage, build_optimizer, learning_rate
+from randomix.engine.protocols import Batch, Data
+from randomix.engine.schema import TrainConfig
+from randomix.engine.stopper import NonFiniteGuard, Stopper
+from randomix.losses import LOSSES
+from randomix.mixers.base import Mixer
+from randomix.rng import StepRng
+
+
+@dataclass
+class Progress:
+    """How far a run is; with the weights and the optimiser this is all of its state."""
+
+    step: int = 0
+    history: list[dict[str, float]] = field(default_factory=list)
+    best: dict[str, float] = field(default_factory=dict)
+    candidates: Counter[str] = field(default_factory=Counter)
+    seconds: float = 0.0  # of the epoch in progress, training only
+    cpu_seconds: float = 0.0
+
+
+class Trainer:
+    """Trains one network on one rank.
+
+    Every random choice is a function of (seed, step, rank), so that ``state()`` needs no generator and a run
+    continued from it ends bit-equal to one that was never interrupted.
+    """
+
+    def __init__(
+        self,
+        config: TrainConfig,
+        data: Data,
+        model: nn.Module,
+        mixer: Mixer,
+        world: distributed.World,
+        precision: Precision,
+    ) -> None:
+        recipe, settings = config.recipe, config.trainer
+        self.config, self.recipe, self.mixer, self.world, self.precision = config, recipe, mixer, world, precision
+        layout = torch.channels_last if settings.channels_last and len(data.sample_shape) == 3 else None
+        self.model = model.to(world.device, **({"memory_format": layout} if layout else {}))
+        self.loader = data.train_loader(
+            batch_size=recipe.batch_size,
+            seed=config.seed,
+            rank=world.rank,
+            world_size=world.world_size,
+            device=world.device,
+            dtype=precision.dtype,
+        )
+        self.eval_set = data.eval_set(world.device)
+        self.steps_per_epoch = self.loader.steps_per_epoch
+        self.total_steps = recipe.epochs * self.steps_per_epoch
+        self.optimizer = build_optimizer(self.model, recipe)
+        self.scaler = precision.scaler()
+        self.average = WeightAverage(self.model, recipe.ema_decay) if recipe.ema_decay else None
+        self.criterion = LOSSES[recipe.loss]
+        self.meter = TrainMeter(world.device)
+        self.guard = NonFiniteGuard(world)
+        self.rng = StepRng(config.seed, rank=world.rank)
+        self.progress = Progress()
+        # The inner module is compiled, then wrapped; ``self.model`` stays bare for evaluation and checkpoints.
+        self.network = distributed.ddp(torch.compile(self.model) if settings.compile else self.model, world)
+
+    # -- one step ------------------------------------------------------------------------------------------------
+
+    def step(self, step: int, batch: Batch) -> None:
+        """Forward, backward and update for one rank's batch, without waiting for the device.
+
+        Raises NonFiniteError before the update if the loss of any rank is not finite (on CUDA the update is
+        skipped on the device, and the error comes at the next poll).
+        """
+        for group in self.optimizer.param_groups:
+            group["lr"] = learning_rate(step, self.recipe, self.steps_per_epoch)
+        torch.manual_seed(self.rng.at(step).torch_seed())  # dropout, and whatever else draws from torch
+        parts = self.recipe.accumulate
+        chunks = zip(batch.inputs.chunk(parts), batch.labels.chunk(parts), strict=True)
+        for part, (inputs, labels) in enumerate(chunks):
+            with self._synchronised(part == parts - 1):
+                self._forward_backward(step, part, inputs, labels)
+        self.guard.before_update(self.optimizer, lambda: self._where(step, batch))
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
+        self.optimizer.zero_grad(set_to_none=True)
+        if self.average is not None:
+            self.average.update(self.model)
+
+    def _forward_backward(self, step: int, part: int, inputs: Tensor, labels: Tensor) -> None:
+        rng = self.rng.at(step) if part == 0 else self.rng.at(step).child(f"part{part}")
+        with self.precision.autocast():
+            forward = self.mixer.forward_mixed(self.network, inputs, labels, rng)
+        loss = self.criterion(forward.logits, forward.targets)
+        if forward.aux_loss is not None:
+            loss = loss + forward.aux_loss
+        self.guard.observe(loss)
+        self.scaler.scale(loss / self.recipe.accumulate).backward()
+        self.meter.update(loss.detach(), forward.logits.detach(), forward.targets)
+        self.progress.candidates[forward.name] += 1
+
+    def _synchronised(self, last: bool) -> contextlib.AbstractContextManager[Any]:
+        """DDP reduces gradients in the last micro-batch only; the context spans forward and backward."""
+        if last or not hasattr(self.network, "no_sync"):
+            return contextlib.nullcontext()
+        return self.network.no_sync()
+
+    def _where(self, step: int, batch: Batch) -> str:
+        lr = learning_rate(step, self.recipe, self.steps_per_epoch)
+        indices = batch.indices[:8].tolist()
+        return f"step {step} (epoch {step // self.steps_per_epoch + 1}), lr {lr:g}, mixer {self.mixer.name}, " \
+               f"first samples {indices}"
+
+    # -- the run -------------------------------------------------------------------------------------------------
+
+    def fit(
+        self,
+        stopper: Stopper,
+        on_step: Callable[[int], None],
+        on_epoch: Callable[[dict[str, float], bool], None],
+    ) -> bool:
+        """Train from ``progress.step`` to the end; True if it got there, False if a signal stopped it.
+
+        ``on_step(step)`` runs after each step, ``on_epoch(metrics, improved)`` after each evaluated epoch.
+        """
+        every = self.config.trainer.log_every_steps
+        self.model.train()
+        clock = _Clock(self.progress)
+        for batch in self.loader.batches(self.progress.step, self.total_steps):
+            self.step(self.progress.step, batch)
+            self.progress.step += 1
+            step = self.progress.step
+            if step % every == 0:
+                self.guard.poll()
+            on_step(step)
+            if step % self.steps_per_epoch == 0:
+                self._end_epoch(clock, on_epoch)
+            if stopper.check(step) and step < self.total_steps:
+                clock.stop()
+                return False
+        return True
+
+    def _end_epoch(self, clock: _Clock, on_epoch: Callable[[dict[str, float], bool], None]) -> None:
+        self.guard.poll()
+        train = self.meter.read(reduce=distributed.all_reduce_sum)  # waits for the device: the epoch is over here
+        clock.stop()
+        progress, epoch = self.progress, self.progress.step // self.steps_per_epoch
+        images = self.steps_per_epoch * self.recipe.batch_size
+        metrics: dict[str, float] = {
+            "epoch": epoch,
+            "step": progress.step,
+            "lr": learning_rate(progress.step - 1, self.recipe, self.steps_per_epoch),
+            "train_loss": train["loss"],
+            "soft_top1": train["soft_top1"],
+            "seconds": progress.seconds,
+            "cpu_seconds": progress.cpu_seconds,
+            "images_per_second": images / progress.seconds,
+        }
+        improved = False
+        if epoch % self.config.trainer.eval_every_epochs == 0 or progress.step == self.total_steps:
+            metrics |= self.evaluate()
+            improved = metrics["top1"] > progress.best.get("top1", -1.0)
+            if improved:
+                progress.best = {k: metrics[k] for k in ("epoch", "top1", "top1_error", "top5", "test_loss")}
+        progress.history.append(metrics)
+        progress.seconds = progress.cpu_seconds = 0.0
+        on_epoch(metrics, improved)
+        clock.start()
+
+    @property
+    def evaluated_model(self) -> nn.Module:
+        """The network whose accuracy is reported: the weight average if there is one."""
+        return self.average.module if self.average is not None else self.model
+
+    def evaluate(self) -> dict[str, float]:
+        """Exact accuracy on the clean test set: top1, top1_error, top5 in percent, test_loss."""
+        result = evaluate(
+            self.evaluated_model,
+            self.eval_set,
+            batch_size=self.config.trainer.eval_batch_size,
+            world=self.world,
+            autocast=self.precision.autocast,
+        )
+        return {
+            "top1": result.top1,
+            "top1_error": 100.0 - result.top1,
+            "top5": result.top5,
+            "test_loss": result.loss,
+        }
+
+    # -- state ---------------------------------------------------------------------------------------------------
+
+    def state(self) -> dict[str, Any]:
+        """Everything a continued run needs; collective: every rank calls it, rank 0 writes it."""
+        progress = self.progress
+        return {
+            "format": 1,
+            "step": progress.step,
+            "world_size": self.world.world_size,
+            "model": self.model.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "scaler": self.scaler.state_dict(),
+            "average": self.average.module.state_dict() if self.average is not None else None,
+            "history": progress.history,
+            "best": progress.best,
+            "candidates": dict(progress.candidates),
+            "seconds": [progress.seconds, progress.cpu_seconds],
+            "meter": self.meter.state(reduce=distributed.all_reduce_sum),
+        }
+
+    def load_state(self, state: dict[str, Any]) -> None:
+        """Continue from ``state()``; the ranks may be more or fewer than those that wrote it."""
+        self.model.load_state_dict(state["model"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.scaler.load_state_dict(state["scaler"])
+        if self.average is not None:
+            self.average.module.load_state_dict(state["average"])
+        if self.world.is_main:
+            self.meter.load_state(state["meter"])  # sums over all ranks: one rank carries them on
+        seconds, cpu_seconds = state["seconds"]
+        self.progress = Progress(
+            step=state["step"],
+            history=list(state["history"]),
+            best=dict(state["best"]),
+            candidates=Counter(state["candidates"]),
+            seconds=seconds,
+            cpu_seconds=cpu_seconds,
+        )
+
+
+class _Clock:
+    """Adds wall and processor seconds of the epoch in progress to ``progress`` while it runs."""
+
+    def __init__(self, progress: Progress) -> None:
+        self._progress = progress
+        self.start()
+
+    def start(self) -> None:
+        self._wall, self._cpu = time.perf_counter(), time.process_time()
+
+    def stop(self) -> None:
+        self._progress.seconds += time.perf_counter() - self._wall
+        self._progress.cpu_seconds += time.process_time() - self._cpu
