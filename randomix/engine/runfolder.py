@@ -1,0 +1,67 @@
+"""The files of one run, and what they say about it. Needs no torch."""
+
+from __future__ import annotations
+
+import json
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from randomix.engine import files, status
+from randomix.engine.errors import ConfigError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+
+class RunFolder:
+    """``config.yaml metrics.jsonl record.json status.json checkpoints/{last,best}.pt model.safetensors log.txt``."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.config = root / "config.yaml"
+        self.metrics = root / "metrics.jsonl"
+        self.record = root / "record.json"
+        self.status = root / "status.json"
+        self.checkpoints = root / "checkpoints"
+        self.weights = root / "model.safetensors"
+        self.log = root / "log.txt"
+        self.evaluations = root / "evaluations"
+
+    def finished(self) -> bool:
+        """Whether a run here came to its end and left its record."""
+        known = status.read(self.status)
+        return self.record.is_file() and known is not None and known.state == "finished"
+
+    def summary(self) -> str:
+        """The headline of a finished run: ``top1 94.31 % at epoch 60``."""
+        last = json.loads(self.record.read_text())["metrics"]["last"]
+        return f"top1 {last['top1']:.2f} % at epoch {last['epoch']}"
+
+    def prepare(self, resume: str) -> None:
+        """Make the folder and check that it can be written, before any work.
+
+        Raises ConfigError if ``resume`` is "never" and a run is here already, StorageError if it cannot be written.
+        """
+        if resume == "never" and (self.checkpoints.is_dir() or self.record.exists()):
+            raise ConfigError(
+                [f"trainer.resume=never, but {self.root} holds a run: remove it, change output_root, or resume=auto"]
+            )
+        files.probe_writable(self.root)
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Keep a second process from training in the same folder; the lock goes with this process."""
+        from filelock import FileLock, Timeout
+
+        lock = FileLock(self.root / ".lock")
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:
+            raise ConfigError(
+                [f"another process is training in {self.root}: wait for it, or change seed or output_root"]
+            ) from None
+        try:
+            yield
+        finally:
+            lock.release()

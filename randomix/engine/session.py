@@ -1,0 +1,209 @@
+"""One rank of one run, from data to record: what surrounds the training loop."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Mapping
+from types import TracebackType
+from typing import Any
+
+import torch
+import yaml
+
+from randomix import mixers
+from randomix.engine import distributed, files
+from randomix.engine.checkpoint import Checkpointer
+from randomix.engine.errors import OK, DataError, Interrupted, RunError
+from randomix.engine.loggers import SafeTracker
+from randomix.engine.optim import resolve_precision
+from randomix.engine.progress import Reporter
+from randomix.engine.protocols import DataFactory, ModelFactory
+from randomix.engine.runfolder import RunFolder
+from randomix.engine.schema import TrainConfig
+from randomix.engine.status import Status
+from randomix.engine.stopper import Stopper
+from randomix.engine.trainer import Trainer
+from randomix.records import identity, provenance, record
+from randomix.robustness.evaluators import run_evaluators
+
+
+class TrainingSession:
+    """Owns the run folder, the log and the tracker of a run; rank 0 alone writes."""
+
+    def __init__(self, raw: Mapping[str, Any], config: TrainConfig, world: distributed.World, label: str) -> None:
+        self.raw, self.config, self.world = raw, config, world
+        self.folder = RunFolder(identity.run_folder(raw))
+        self.name = identity.run_name(raw)
+        self._label = label
+        self._exits = contextlib.ExitStack()
+
+    def __enter__(self) -> TrainingSession:
+        main = self.world.is_main
+        if main:
+            self._exits.enter_context(self.folder.locked())
+        log = self.folder.log if main else self.folder.root / f"rank-{self.world.rank}.log"
+        self.reporter = self._exits.enter_context(Reporter(log, label=self._label, quiet=not main))
+        self.status = Status(self.folder.status) if main else None
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None):
+        if error is not None and self.status is not None and not isinstance(error, Interrupted):
+            code = error.exit_code if isinstance(error, RunError) else 1
+            self.status.failed(f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}", code)
+        self._exits.close()
+
+    # -- the run -------------------------------------------------------------------------------------------------
+
+    def run(self, data_factory: DataFactory, model_factory: ModelFactory) -> int:
+        """Build, resume, train, evaluate, record. Raises Interrupted after a checkpoint if a signal came."""
+        started = time.time()
+        _set_up_torch(self.config, self.world)
+        data = data_factory(self.config.dataset)
+        self._check_data(data.num_train)
+        torch.manual_seed(self.config.seed)  # the initial weights
+        model = model_factory(self.config.model, sample_shape=data.sample_shape, num_classes=data.num_classes)
+        mixer = mixers.build(self.config.mixer, num_classes=data.num_classes)
+        precision = resolve_precision(self.config.trainer.precision, self.world.device)
+        self.trainer = Trainer(self.config, data, model, mixer, self.world, precision)
+        self.checkpointer = Checkpointer(
+            self.folder.checkpoints, keep_last=self.config.trainer.keep_last, log=self.reporter.warn
+        )
+        self._resume()
+        if self.world.is_main:
+            files.write_atomic(self.folder.config, yaml.safe_dump(dict(self.raw), sort_keys=False))
+        self.tracker = SafeTracker(
+            self.config.logger if self.world.is_main else {}, self.folder.root, self.name, self.raw, self.reporter.warn
+        )
+        try:
+            metrics = self._train(data)
+        except BaseException as error:
+            self.tracker.finish(error.exit_code if isinstance(error, RunError) else 1)
+            raise
+        if self.world.is_main:
+            self._write_record(data, metrics, started)
+        self.tracker.finish(OK)
+        return OK
+
+    def _check_data(self, num_train: int) -> None:
+        batch = self.config.recipe.batch_size
+        if batch > num_train:
+            raise DataError(
+                f"recipe.batch_size={batch} is larger than the {num_train} training samples of "
+                f"{self.config.dataset['name']}: lower it to {num_train} or less"
+            )
+
+    def _resume(self) -> None:
+        loaded = self.checkpointer.load(map_location=self.world.device)
+        if loaded is None:
+            return
+        trainer = self.trainer
+        trainer.load_state(loaded.state)
+        self.reporter.line(f"continuing {self.name} at step {trainer.progress.step} of {trainer.total_steps}")
+        ranks = loaded.state["world_size"]
+        if ranks != self.world.world_size:
+            self.reporter.warn(
+                f"the checkpoint was written by {ranks} rank(s), this run has {self.world.world_size}: "
+                "the data order is the same, the result is not bit-equal"
+            )
+
+    def _train(self, data: Any) -> dict[str, Any]:
+        trainer, reporter = self.trainer, self.reporter
+        if self.world.is_main:
+            self._rewrite_metrics()
+        reporter.line(self._headline(data))
+        reporter.start(self.name, trainer.total_steps, trainer.progress.step)
+        with Stopper(self.world) as stopper:
+            finished = trainer.fit(stopper, reporter.advance, self._after_epoch)
+            if not finished:
+                self._checkpoint("interrupted", improved=False)
+                raise Interrupted(
+                    f"stopped by {stopper.reason} at step {trainer.progress.step} of {trainer.total_steps}; "
+                    "the same command continues"
+                )
+        reporter.stop()
+        return run_evaluators(
+            trainer.evaluated_model,
+            trainer.eval_set,
+            names=self.config.evaluators,
+            settings=self.config.evaluator,
+            batch_size=self.config.trainer.eval_batch_size,
+            world=self.world,
+            autocast=trainer.precision.autocast,
+        )
+
+    def _headline(self, data: Any) -> str:
+        trainer, device = self.trainer, self.world.device
+        return (
+            f"{self.name}: {identity.mixer_label(self.config.mixer)}, {data.num_train} training samples, "
+            f"{self.config.recipe.epochs} epochs of {trainer.steps_per_epoch} steps, {device.type}, "
+            f"{trainer.precision.name}, {self.world.world_size} rank(s)"
+        )
+
+    def _after_epoch(self, metrics: dict[str, float], improved: bool) -> None:
+        trainer, epoch = self.trainer, int(metrics["epoch"])
+        last = trainer.progress.step == trainer.total_steps
+        if last or epoch % self.config.trainer.checkpoint_every_epochs == 0 or improved:
+            self._checkpoint("running", improved)
+        if not self.world.is_main:
+            return
+        files.append_line(self.folder.metrics, record.dumps(metrics))
+        self.tracker.log(metrics, trainer.progress.step)
+        text = f"epoch {epoch}/{self.config.recipe.epochs}  loss {metrics['train_loss']:.4f}"
+        if "top1" in metrics:
+            text += f"  top1 {metrics['top1']:.2f} %"
+        self.reporter.advance(trainer.progress.step, note=text)
+        if last or epoch % max(self.config.recipe.epochs // 10, 1) == 0:
+            self.reporter.line(f"{text}  {metrics['images_per_second']:.0f} images/s")
+
+    # -- what stays ----------------------------------------------------------------------------------------------
+
+    def _checkpoint(self, state: str, improved: bool) -> None:
+        content = self.trainer.state() | {"config": yaml.safe_dump(dict(self.raw), sort_keys=False)}
+        if not self.world.is_main:
+            return
+        step = self.trainer.progress.step
+        path = self.checkpointer.save(content, step=step, is_best=improved)
+        assert self.status is not None
+        self.status.update(state, step=step, epoch=step // self.trainer.steps_per_epoch, checkpoint=path.name)
+
+    def _rewrite_metrics(self) -> None:
+        """Lines written after the checkpoint that the run continues from are trained again: leave them out."""
+        lines = "".join(record.dumps(m) + "\n" for m in self.trainer.progress.history)
+        files.write_atomic(self.folder.metrics, lines)
+
+    def _write_record(self, data: Any, evaluated: dict[str, Any], started: float) -> None:
+        from safetensors.torch import save
+
+        trainer = self.trainer
+        weights = {k: v.detach().cpu().contiguous() for k, v in trainer.evaluated_model.state_dict().items()}
+        files.write_atomic(self.folder.weights, save(weights))
+        content = record.build_record(
+            self.raw,
+            history=trainer.progress.history,
+            best=trainer.progress.best,
+            evaluated=evaluated,
+            candidates=dict(trainer.progress.candidates),
+            mode=trainer.mixer.mode.value,
+            data=data.describe(),
+            provenance=provenance.collect(
+                world_size=self.world.world_size,
+                device=self.world.device.type,
+                precision=trainer.precision.name,
+                threads=torch.get_num_threads(),
+                started=started,
+            ),
+        )
+        files.write_atomic(self.folder.record, content)
+        assert self.status is not None
+        step = trainer.progress.step
+        self.status.update("finished", step=step, epoch=self.config.recipe.epochs, checkpoint="last.pt")
+        self.reporter.line(f"finished: {self.folder.summary()}; record: {self.folder.record}")
+
+
+def _set_up_torch(config: TrainConfig, world: distributed.World) -> None:
+    """Threads and determinism of this process."""
+    if config.trainer.threads is not None:
+        torch.set_num_threads(config.trainer.threads)
+    torch.use_deterministic_algorithms(config.trainer.deterministic)
+    torch.backends.cudnn.benchmark = world.device.type == "cuda" and not config.trainer.deterministic
