@@ -1,0 +1,158 @@
+"""Several processes training one network: joining, reducing, wrapping. Everything is a no-op in a single process."""
+
+from __future__ import annotations
+
+import inspect
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+from randomix.engine.errors import ConfigError, RunError
+from randomix.engine.launcher import STORE, launch
+
+__all__ = [
+    "World",
+    "all_reduce_sum",
+    "barrier",
+    "broadcast_object",
+    "current_world",
+    "ddp",
+    "init",
+    "launch",
+    "sync_buffers",
+]
+
+
+@dataclass(frozen=True)
+class World:
+    """This process among its peers. ``backend`` is empty in a single process."""
+
+    rank: int = 0
+    world_size: int = 1
+    local_rank: int = 0
+    backend: str = ""
+    device: torch.device = torch.device("cpu")  # noqa: RUF009 (immutable)
+
+    @property
+    def is_main(self) -> bool:
+        """Whether this process writes files and talks."""
+        return self.rank == 0
+
+
+_current = World()
+
+
+def current_world() -> World:
+    """The world of the enclosing ``init``; a single CPU process outside of one."""
+    return _current
+
+
+@contextmanager
+def init(device: str = "auto", timeout_minutes: float = 10.0) -> Iterator[World]:
+    """Join the other ranks for the length of a ``with`` block, if there are any: under torchrun or our ``launch``.
+
+    device: auto | cpu | cuda. timeout_minutes: how long a rank waits for another one before the job is stuck.
+    Raises ConfigError for a device that is not there, RunError when the others do not come.
+    """
+    global _current
+    rank, world_size, local_rank = (int(os.environ.get(k, d)) for k, d in _VARIABLES)
+    place = _device(device, local_rank)
+    world = World(rank, world_size, local_rank, "", place)
+    if world_size > 1:
+        world = World(rank, world_size, local_rank, "cpu:gloo,cuda:nccl" if place.type == "cuda" else "gloo", place)
+        _join(world, timedelta(minutes=timeout_minutes))
+    outer, _current = _current, world
+    try:
+        yield world
+    finally:
+        _current = outer
+        if world_size > 1 and dist.is_initialized():
+            dist.destroy_process_group()
+
+
+_VARIABLES = (("RANK", 0), ("WORLD_SIZE", 1), ("LOCAL_RANK", 0))
+
+
+def _device(name: str, local_rank: int) -> torch.device:
+    count = torch.cuda.device_count() if name != "cpu" else 0
+    if name not in ("auto", "cpu", "cuda"):
+        raise ConfigError([f"trainer.device: {name!r} is not one of auto, cpu, cuda"])
+    if name == "cpu" or (name == "auto" and count == 0):
+        return torch.device("cpu")
+    local_size = int(os.environ.get("LOCAL_WORLD_SIZE", 1))
+    if local_size > count:
+        raise ConfigError([f"trainer.nproc: {local_size} processes but {count} CUDA devices; use trainer.device=cpu"])
+    device = torch.device("cuda", local_rank)
+    torch.cuda.set_device(device)
+    return device
+
+
+def _join(world: World, timeout: timedelta) -> None:
+    try:
+        if path := os.environ.get(STORE):
+            store: dist.Store = dist.FileStore(path, world.world_size)
+            store.set_timeout(timeout)
+        else:
+            store = next(iter(dist.rendezvous("env://", timeout=timeout)))[0]
+        # torchrun's store outlives a restart, and with it the addresses of dead processes
+        attempt = dist.PrefixStore("attempt" + os.environ.get("TORCHELASTIC_RESTART_COUNT", "0"), store)
+        dist.init_process_group(
+            world.backend, store=attempt, rank=world.rank, world_size=world.world_size, timeout=timeout
+        )
+    except (dist.DistError, RuntimeError) as error:
+        line = str(error).strip().splitlines()[0][:200]
+        raise RunError(f"rank {world.rank} could not join the {world.world_size} processes: {line}") from error
+
+
+def all_reduce_sum(tensor: Tensor) -> Tensor:
+    """The sum of ``tensor`` over all ranks, as a new tensor (the same one in a single process)."""
+    if not dist.is_initialized():
+        return tensor
+    total = tensor.clone()
+    dist.all_reduce(total)
+    return total
+
+
+def broadcast_object(value: Any) -> Any:
+    """Rank 0's ``value`` on every rank; it is pickled, between our own processes only."""
+    if not dist.is_initialized():
+        return value
+    values = [value]
+    dist.broadcast_object_list(values, src=0, device=torch.device("cpu"))
+    return values[0]
+
+
+def barrier() -> None:
+    """Wait until every rank is here."""
+    if dist.is_initialized():
+        dist.all_reduce(torch.zeros(1))  # on the CPU: dist.barrier guesses a device
+
+
+def sync_buffers(module: nn.Module) -> None:
+    """Give every rank rank 0's buffers (running statistics): before an evaluation that is shared by the ranks."""
+    if dist.is_initialized():
+        for buffer in module.buffers():
+            dist.broadcast(buffer.data, src=0)
+
+
+def ddp(module: nn.Module, world: World) -> nn.Module:
+    """Wrap ``module`` so that gradients are averaged over the ranks; unchanged in a single process.
+
+    Buffers are not sent at each forward: every rank keeps its own statistics until ``sync_buffers``.
+    """
+    if world.world_size == 1:
+        return module
+    wrap = nn.parallel.DistributedDataParallel
+    # from torch 2.13 broadcast_buffers is deprecated for forward_sync_buffers
+    names = inspect.signature(wrap).parameters
+    sync = "forward_sync_buffers" if "forward_sync_buffers" in names else "broadcast_buffers"
+    sync_buffers(module)  # broadcast_buffers=False leaves out the first broadcast in some versions
+    device_ids = [world.device.index] if world.device.type == "cuda" else None
+    return wrap(module, device_ids=device_ids, gradient_as_bucket_view=True, **{sync: False})
