@@ -1,4 +1,7 @@
-"""Several processes training one network: joining, reducing, wrapping. Everything is a no-op in a single process."""
+"""Several processes training one network: joining, reducing, wrapping. Everything is a no-op in a single process.
+
+torch is imported inside the functions: the process that only launches others does not need it.
+"""
 
 from __future__ import annotations
 
@@ -6,16 +9,16 @@ import inspect
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import timedelta
-from typing import Any
-
-import torch
-import torch.distributed as dist
-from torch import Tensor, nn
+from typing import TYPE_CHECKING, Any
 
 from randomix.engine.errors import ConfigError, RunError
-from randomix.engine.launcher import STORE, launch
+from randomix.engine.launcher import STORE, is_worker, launch
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor, nn
 
 __all__ = [
     "World",
@@ -25,9 +28,16 @@ __all__ = [
     "current_world",
     "ddp",
     "init",
+    "is_worker",
     "launch",
     "sync_buffers",
 ]
+
+
+def _cpu() -> torch.device:
+    import torch
+
+    return torch.device("cpu")
 
 
 @dataclass(frozen=True)
@@ -38,7 +48,7 @@ class World:
     world_size: int = 1
     local_rank: int = 0
     backend: str = ""
-    device: torch.device = torch.device("cpu")  # noqa: RUF009 (immutable)
+    device: torch.device = field(default_factory=_cpu)
 
     @property
     def is_main(self) -> bool:
@@ -46,12 +56,12 @@ class World:
         return self.rank == 0
 
 
-_current = World()
+_worlds: list[World] = []  # the enclosing ``init`` blocks
 
 
 def current_world() -> World:
     """The world of the enclosing ``init``; a single CPU process outside of one."""
-    return _current
+    return _worlds[-1] if _worlds else World()
 
 
 @contextmanager
@@ -61,40 +71,43 @@ def init(device: str = "auto", timeout_minutes: float = 10.0) -> Iterator[World]
     device: auto | cpu | cuda. timeout_minutes: how long a rank waits for another one before the job is stuck.
     Raises ConfigError for a device that is not there, RunError when the others do not come.
     """
-    global _current
-    rank, world_size, local_rank = (int(os.environ.get(k, d)) for k, d in _VARIABLES)
+    rank, local_rank = int(os.environ.get("RANK", 0)), int(os.environ.get("LOCAL_RANK", 0))
+    world_size = int(os.environ.get("WORLD_SIZE", 1))
     place = _device(device, local_rank)
-    world = World(rank, world_size, local_rank, "", place)
-    if world_size > 1:
-        world = World(rank, world_size, local_rank, "cpu:gloo,cuda:nccl" if place.type == "cuda" else "gloo", place)
-        _join(world, timedelta(minutes=timeout_minutes))
-    outer, _current = _current, world
+    backend = "cpu:gloo,cuda:nccl" if place.type == "cuda" else "gloo"
+    world = World(rank, world_size, local_rank, backend if world_size > 1 else "", place)
+    _worlds.append(world)
     try:
+        if world_size > 1:
+            _join(world, timedelta(minutes=timeout_minutes))
         yield world
     finally:
-        _current = outer
-        if world_size > 1 and dist.is_initialized():
-            dist.destroy_process_group()
-
-
-_VARIABLES = (("RANK", 0), ("WORLD_SIZE", 1), ("LOCAL_RANK", 0))
+        _worlds.pop()
+        if world_size > 1:
+            _part()
 
 
 def _device(name: str, local_rank: int) -> torch.device:
-    count = torch.cuda.device_count() if name != "cpu" else 0
+    import torch
+
     if name not in ("auto", "cpu", "cuda"):
         raise ConfigError([f"trainer.device: {name!r} is not one of auto, cpu, cuda"])
+    count = torch.cuda.device_count() if name != "cpu" else 0
     if name == "cpu" or (name == "auto" and count == 0):
         return torch.device("cpu")
     local_size = int(os.environ.get("LOCAL_WORLD_SIZE", 1))
     if local_size > count:
-        raise ConfigError([f"trainer.nproc: {local_size} processes but {count} CUDA devices; use trainer.device=cpu"])
+        raise ConfigError(
+            [f"trainer.device={name} with {local_size} process(es), but {count} CUDA device(s) are visible"]
+        )
     device = torch.device("cuda", local_rank)
     torch.cuda.set_device(device)
     return device
 
 
 def _join(world: World, timeout: timedelta) -> None:
+    import torch.distributed as dist
+
     try:
         if path := os.environ.get(STORE):
             store: dist.Store = dist.FileStore(path, world.world_size)
@@ -106,13 +119,22 @@ def _join(world: World, timeout: timedelta) -> None:
         dist.init_process_group(
             world.backend, store=attempt, rank=world.rank, world_size=world.world_size, timeout=timeout
         )
-    except (dist.DistError, RuntimeError) as error:
+    except (RuntimeError, ValueError) as error:  # DistError is a RuntimeError
         line = str(error).strip().splitlines()[0][:200]
         raise RunError(f"rank {world.rank} could not join the {world.world_size} processes: {line}") from error
 
 
+def _part() -> None:
+    import torch.distributed as dist
+
+    if dist.is_initialized():
+        dist.destroy_process_group()
+
+
 def all_reduce_sum(tensor: Tensor) -> Tensor:
     """The sum of ``tensor`` over all ranks, as a new tensor (the same one in a single process)."""
+    import torch.distributed as dist
+
     if not dist.is_initialized():
         return tensor
     total = tensor.clone()
@@ -122,24 +144,29 @@ def all_reduce_sum(tensor: Tensor) -> Tensor:
 
 def broadcast_object(value: Any) -> Any:
     """Rank 0's ``value`` on every rank; it is pickled, between our own processes only."""
+    import torch.distributed as dist
+
     if not dist.is_initialized():
         return value
     values = [value]
-    dist.broadcast_object_list(values, src=0, device=torch.device("cpu"))
+    dist.broadcast_object_list(values, src=0, device=_cpu())
     return values[0]
 
 
 def barrier() -> None:
     """Wait until every rank is here."""
-    if dist.is_initialized():
-        dist.all_reduce(torch.zeros(1))  # on the CPU: dist.barrier guesses a device
+    import torch
+
+    all_reduce_sum(torch.zeros(1))  # on the CPU: dist.barrier has to guess a device
 
 
 def sync_buffers(module: nn.Module) -> None:
-    """Give every rank rank 0's buffers (running statistics): before an evaluation that is shared by the ranks."""
+    """Give every rank rank 0's buffers (running statistics): before an evaluation that the ranks share."""
+    import torch.distributed as dist
+
     if dist.is_initialized():
         for buffer in module.buffers():
-            dist.broadcast(buffer.data, src=0)
+            dist.broadcast(buffer.detach(), src=0)
 
 
 def ddp(module: nn.Module, world: World) -> nn.Module:
@@ -149,10 +176,11 @@ def ddp(module: nn.Module, world: World) -> nn.Module:
     """
     if world.world_size == 1:
         return module
-    wrap = nn.parallel.DistributedDataParallel
-    # from torch 2.13 broadcast_buffers is deprecated for forward_sync_buffers
-    names = inspect.signature(wrap).parameters
+    from torch.nn.parallel import DistributedDataParallel
+
+    # from torch 2.13 on broadcast_buffers is deprecated for forward_sync_buffers
+    names = inspect.signature(DistributedDataParallel).parameters
     sync = "forward_sync_buffers" if "forward_sync_buffers" in names else "broadcast_buffers"
     sync_buffers(module)  # broadcast_buffers=False leaves out the first broadcast in some versions
     device_ids = [world.device.index] if world.device.type == "cuda" else None
-    return wrap(module, device_ids=device_ids, gradient_as_bucket_view=True, **{sync: False})
+    return DistributedDataParallel(module, device_ids=device_ids, gradient_as_bucket_view=True, **{sync: False})

@@ -16,7 +16,7 @@ import time
 import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from types import FrameType
@@ -249,9 +249,8 @@ def _end(rank: int | None, failure: Failure, status_file: Path | None) -> int:
     print(f"{failure.trace}{line}", file=sys.stderr, flush=True)
     if known and (known.state == "running" or (rank and failure.code not in _AGREED)):
         state = "interrupted" if failure.code == INTERRUPTED else "failed"
-        ended = replace(known, state=state, reason=line, exit_code=failure.code, updated=status.now())
         with contextlib.suppress(StorageError):  # the disk may be why it failed
-            ended.write(status_file)
+            status.Status(status_file).update(state, reason=line, exit_code=failure.code)
     return failure.code
 
 

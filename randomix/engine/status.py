@@ -3,46 +3,71 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, fields, replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
+from randomix.engine.errors import INTERRUPTED, OK
 from randomix.engine.files import write_atomic
 
-STATES = ("running", "finished", "interrupted", "failed")
-
-
-def now() -> str:
-    """The time in ISO 8601, UTC."""
-    return datetime.now(UTC).isoformat(timespec="seconds")
+_EXIT_CODES = {"running": None, "finished": OK, "interrupted": INTERRUPTED, "failed": None}
+STATES = tuple(_EXIT_CODES)
 
 
 @dataclass(frozen=True)
-class Status:
-    """The state of a run. ``checkpoint`` is a file name inside the run folder; ``exit_code`` is None while it runs."""
+class RunStatus:
+    """How a run stands. ``checkpoint`` is a file name; ``exit_code`` is None while it runs; ``updated`` is UTC."""
 
-    state: str  # one of STATES
+    state: str = "running"  # one of STATES
     reason: str = ""
     step: int = 0
     epoch: int = 0
     checkpoint: str | None = None
     exit_code: int | None = None
-    updated: str = field(default_factory=now)  # ISO 8601, UTC
+    updated: str = ""
 
     def __post_init__(self) -> None:
         if self.state not in STATES:
             raise ValueError(f"state {self.state!r} is not one of {', '.join(STATES)}")
 
-    def write(self, path: Path) -> None:
-        """Replace ``path`` atomically. Raises StorageError."""
-        write_atomic(path, json.dumps(asdict(self), indent=2) + "\n")
+
+class Status:
+    """Writes the status of one run at ``path``; what an update leaves out stays as the file has it."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = Path(path)
+
+    def update(
+        self,
+        state: str,
+        *,
+        step: int | None = None,
+        epoch: int | None = None,
+        checkpoint: str | None = None,
+        reason: str = "",
+        exit_code: int | None = None,
+    ) -> None:
+        """Replace the file atomically. ``exit_code`` follows from the state unless it is "failed".
+
+        Raises ValueError for an unknown state, StorageError for a file that cannot be written.
+        """
+        given = {"step": step, "epoch": epoch, "checkpoint": checkpoint}
+        changes = {name: value for name, value in given.items() if value is not None}
+        code = _EXIT_CODES.get(state) if exit_code is None else exit_code
+        now = datetime.now(UTC).isoformat(timespec="seconds")
+        known = read(self.path) or RunStatus()
+        new = replace(known, state=state, reason=reason, exit_code=code, updated=now, **changes)
+        write_atomic(self.path, json.dumps(asdict(new), indent=2) + "\n")
+
+    def failed(self, reason: str, exit_code: int) -> None:
+        """The run ended with an error; step and checkpoint stay those of the last update."""
+        self.update("failed", reason=reason, exit_code=exit_code)
 
 
-def read(path: Path) -> Status | None:
+def read(path: Path) -> RunStatus | None:
     """The status at ``path``; None where there is none or it cannot be understood. Unknown keys are left out."""
     try:
-        content: Any = json.loads(Path(path).read_bytes())
-        return Status(**{f.name: content[f.name] for f in fields(Status) if f.name in content})
+        content = json.loads(Path(path).read_bytes())
+        return RunStatus(**{field.name: content[field.name] for field in fields(RunStatus) if field.name in content})
     except (OSError, ValueError, TypeError):
         return None
