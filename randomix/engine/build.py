@@ -1,22 +1,17 @@
-"""From a configuration to a finished run: the one place that knows configuration and classes together."""
+"""From a configuration to a finished run or evaluation. ``datasets/`` and ``models/`` come in as factories."""
 
 from __future__ import annotations
 
-import contextlib
-import functools
-from collections.abc import Mapping
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+import os
+from collections.abc import Callable, Mapping
+from typing import Any
 
-from randomix.engine import distributed, schema
-from randomix.engine.errors import OK, ConfigError
+from randomix.engine import schema
+from randomix.engine.errors import OK
+from randomix.engine.launcher import launch
 from randomix.engine.protocols import DataFactory, ModelFactory
 from randomix.engine.runfolder import RunFolder
 from randomix.records import identity
-
-if TYPE_CHECKING:
-    from randomix.engine.progress import Reporter
-    from randomix.engine.trainer import Trainer
 
 
 def run_training(
@@ -24,25 +19,43 @@ def run_training(
 ) -> int:
     """Train what ``config`` (a resolved, plain mapping) says, or continue it, or say that it is finished.
 
-    Returns the exit code; RunErrors carry theirs. With ``trainer.nproc`` > 1 it starts the workers itself.
+    Returns the exit code, or raises a RunError that carries it. ``label`` is put before every line on the terminal.
+    With ``trainer.nproc`` > 1 it starts the workers itself; under torchrun each process calls it.
     """
-    parsed = schema.parse(config)
+    trainer = schema.parse(config).trainer
     folder = RunFolder(identity.run_folder(config))
     if folder.finished():
-        print(f"{label} already finished: {folder.summary()}; record: {folder.record}".strip(), flush=True)
+        if os.environ.get("RANK", "0") == "0":
+            print(f"{label} already finished: {folder.summary()}; record: {folder.record}".strip(), flush=True)
         return OK
-    folder.prepare(resume=parsed.trainer.resume)
-    arguments = (config, data_factory, model_factory, label)
-    if parsed.trainer.nproc > 1 and not distributed.is_worker():
-        threads = parsed.trainer.threads
-        return distributed.launch(train_worker, arguments, parsed.trainer.nproc, folder.root, threads_per_process=threads)
-    return train_worker(*arguments)
+    folder.prepare(resume=trainer.resume)
+    return _start(_train, (dict(config), data_factory, model_factory, label), folder, trainer)
 
 
-def train_worker(
-    config: Mapping[str, Any], data_factory: DataFactory, model_factory: ModelFactory, label: str
+def run_evaluation(config: Mapping[str, Any], data_factory: DataFactory, model_factory: ModelFactory) -> int:
+    """Evaluate the weights of ``config["checkpoint"]``, a run folder or a file in its ``checkpoints/``; write a record."""
+    evaluation = schema.parse(config, schema.EvalConfig)
+    folder, checkpoint = RunFolder.of_checkpoint(evaluation.checkpoint)
+    arguments = (dict(config), checkpoint, data_factory, model_factory)
+    return _start(_evaluate, arguments, folder, evaluation.trainer)
+
+
+def _start(
+    worker: Callable[..., int], arguments: tuple[Any, ...], folder: RunFolder, trainer: schema.TrainerConfig | schema.EvalTrainerConfig
 ) -> int:
+    """Call ``worker`` in this process, or in ``trainer.nproc`` new ones unless a launcher already made the ranks."""
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # waiting threads must not burn a shared machine's cores
+    if trainer.nproc == 1 or "RANK" in os.environ:
+        return worker(*arguments)
+    logs, status = folder.root / "logs", folder.status
+    return launch(
+        worker, arguments, trainer.nproc, logs, threads_per_process=trainer.threads, status_file=status
+    )
+
+
+def _train(config: Mapping[str, Any], data_factory: DataFactory, model_factory: ModelFactory, label: str) -> int:
     """One rank of a training run, in this process."""
+    from randomix.engine import distributed
     from randomix.engine.session import TrainingSession
 
     parsed = schema.parse(config)
@@ -51,3 +64,13 @@ def train_worker(
         TrainingSession(config, parsed, world, label) as session,
     ):
         return session.run(data_factory, model_factory)
+
+
+def _evaluate(config: Mapping[str, Any], checkpoint: str, data_factory: DataFactory, model_factory: ModelFactory) -> int:
+    """One rank of an evaluation, in this process."""
+    from randomix.engine import distributed
+    from randomix.engine.reevaluate import evaluate_checkpoint
+
+    trainer = schema.parse(config, schema.EvalConfig).trainer
+    with distributed.init(trainer.device, trainer.timeout_minutes) as world:
+        return evaluate_checkpoint(config, checkpoint, world, data_factory, model_factory)

@@ -28,6 +28,21 @@ class RunFolder:
         self.log = root / "log.txt"
         self.evaluations = root / "evaluations"
 
+    @classmethod
+    def of_checkpoint(cls, path: str | Path) -> tuple[RunFolder, str]:
+        """The run folder of ``path``, a run folder or a file in its ``checkpoints/``, and the checkpoint to read.
+
+        Raises ConfigError if there is no checkpoint.
+        """
+        path = Path(path)
+        folder = cls(path if path.is_dir() else path.parent.parent)
+        file = folder.checkpoints / "last.pt" if path.is_dir() else path
+        if not file.is_file():
+            known = sorted(str(p) for p in folder.checkpoints.glob("*.pt"))
+            hint = f"it has {', '.join(known)}" if known else "train first: python train.py"
+            raise ConfigError([f"checkpoint={path}: there is no file {file}; {hint}"])
+        return folder, str(file)
+
     def finished(self) -> bool:
         """Whether a run here came to its end and left its record."""
         known = status.read(self.status)

@@ -14,7 +14,7 @@ import yaml
 from randomix import mixers
 from randomix.engine import distributed, files
 from randomix.engine.checkpoint import Checkpointer
-from randomix.engine.errors import OK, DataError, Interrupted, RunError
+from randomix.engine.errors import BUG, OK, DataError, Interrupted, RunError
 from randomix.engine.loggers import SafeTracker
 from randomix.engine.optim import resolve_precision
 from randomix.engine.progress import Reporter
@@ -36,6 +36,7 @@ class TrainingSession:
         self.folder = RunFolder(identity.run_folder(raw))
         self.name = identity.run_name(raw)
         self._label = label
+        self.trainer: Trainer | None = None
         self._exits = contextlib.ExitStack()
 
     def __enter__(self) -> TrainingSession:
@@ -44,14 +45,21 @@ class TrainingSession:
             self._exits.enter_context(self.folder.locked())
         log = self.folder.log if main else self.folder.root / f"rank-{self.world.rank}.log"
         self.reporter = self._exits.enter_context(Reporter(log, label=self._label, quiet=not main))
-        self.status = Status(self.folder.status) if main else None
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None):
-        if error is not None and self.status is not None and not isinstance(error, Interrupted):
-            code = error.exit_code if isinstance(error, RunError) else 1
-            self.status.failed(f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}", code)
+        if isinstance(error, Exception) and self.world.is_main:
+            state = "interrupted" if isinstance(error, Interrupted) else "failed"
+            code = error.exit_code if isinstance(error, RunError) else BUG
+            self._write_status(state, reason=f"{type(error).__name__}: {error}".splitlines()[0], exit_code=code)
         self._exits.close()
+
+    def _write_status(self, state: str, reason: str = "", exit_code: int | None = None) -> None:
+        step = self.trainer.progress.step if self.trainer is not None else 0
+        epoch = step // self.trainer.steps_per_epoch if self.trainer is not None else 0
+        last = self.folder.checkpoints / "last.pt"
+        checkpoint = str(last.relative_to(self.folder.root)) if last.exists() else None
+        Status(state, reason, step, epoch, checkpoint, exit_code).write(self.folder.status)
 
     # -- the run -------------------------------------------------------------------------------------------------
 
@@ -113,10 +121,10 @@ class TrainingSession:
             self._rewrite_metrics()
         reporter.line(self._headline(data))
         reporter.start(self.name, trainer.total_steps, trainer.progress.step)
-        with Stopper(self.world) as stopper:
+        with Stopper(trainer.guard) as stopper:
             finished = trainer.fit(stopper, reporter.advance, self._after_epoch)
             if not finished:
-                self._checkpoint("interrupted", improved=False)
+                self._checkpoint(improved=False)
                 raise Interrupted(
                     f"stopped by {stopper.reason} at step {trainer.progress.step} of {trainer.total_steps}; "
                     "the same command continues"
@@ -144,7 +152,7 @@ class TrainingSession:
         trainer, epoch = self.trainer, int(metrics["epoch"])
         last = trainer.progress.step == trainer.total_steps
         if last or epoch % self.config.trainer.checkpoint_every_epochs == 0 or improved:
-            self._checkpoint("running", improved)
+            self._checkpoint(improved)
         if not self.world.is_main:
             return
         files.append_line(self.folder.metrics, record.dumps(metrics))
@@ -158,14 +166,12 @@ class TrainingSession:
 
     # -- what stays ----------------------------------------------------------------------------------------------
 
-    def _checkpoint(self, state: str, improved: bool) -> None:
+    def _checkpoint(self, improved: bool) -> None:
         content = self.trainer.state() | {"config": yaml.safe_dump(dict(self.raw), sort_keys=False)}
         if not self.world.is_main:
             return
-        step = self.trainer.progress.step
-        path = self.checkpointer.save(content, step=step, is_best=improved)
-        assert self.status is not None
-        self.status.update(state, step=step, epoch=step // self.trainer.steps_per_epoch, checkpoint=path.name)
+        self.checkpointer.save(content, step=self.trainer.progress.step, is_best=improved)
+        self._write_status("running")
 
     def _rewrite_metrics(self) -> None:
         """Lines written after the checkpoint that the run continues from are trained again: leave them out."""
@@ -195,9 +201,7 @@ class TrainingSession:
             ),
         )
         files.write_atomic(self.folder.record, content)
-        assert self.status is not None
-        step = trainer.progress.step
-        self.status.update("finished", step=step, epoch=self.config.recipe.epochs, checkpoint="last.pt")
+        self._write_status("finished", exit_code=OK)
         self.reporter.line(f"finished: {self.folder.summary()}; record: {self.folder.record}")
 
 

@@ -13,12 +13,13 @@ import torch
 from torch import Tensor, nn
 
 from randomix.engine import distributed
+from randomix.engine.errors import NonFiniteError
 from randomix.engine.evaluate import evaluate
 from randomix.engine.meters import TrainMeter
 from randomix.engine.optim import Precision, WeightAverage, build_optimizer, learning_rate
 from randomix.engine.protocols import Batch, Data
 from randomix.engine.schema import TrainConfig
-from randomix.engine.stopper import NonFiniteGuard, Stopper
+from randomix.engine.stopper import NonFiniteGuard, Stopper, finite_probe
 from randomix.losses import LOSSES
 from randomix.mixers.base import Mixer
 from randomix.rng import StepRng
@@ -72,7 +73,7 @@ class Trainer:
         self.average = WeightAverage(self.model, recipe.ema_decay) if recipe.ema_decay else None
         self.criterion = LOSSES[recipe.loss]
         self.meter = TrainMeter(world.device)
-        self.guard = NonFiniteGuard(world)
+        self.guard = NonFiniteGuard(self.optimizer, world.device)
         self.rng = StepRng(config.seed, rank=world.rank)
         self.progress = Progress()
         # The inner module is compiled, then wrapped; ``self.model`` stays bare for evaluation and checkpoints.
@@ -80,38 +81,51 @@ class Trainer:
 
     # -- one step ------------------------------------------------------------------------------------------------
 
-    def step(self, step: int, batch: Batch) -> None:
-        """Forward, backward and update for one rank's batch, without waiting for the device.
+    def step(self, step: int, batch: Batch, stopper: Stopper) -> bool:
+        """Forward, backward and update for one rank's batch, without waiting for a GPU; True: stop after this step.
 
-        Raises NonFiniteError before the update if the loss of any rank is not finite (on CUDA the update is
-        skipped on the device, and the error comes at the next poll).
+        Raises NonFiniteError on all ranks, before the update, if the loss or a gradient of any rank is not finite. On
+        CUDA the device itself leaves the weights as they are, and the error comes a few steps later.
         """
-        for group in self.optimizer.param_groups:
-            group["lr"] = learning_rate(step, self.recipe, self.steps_per_epoch)
+        self._set_learning_rate(step)
         torch.manual_seed(self.rng.at(step).torch_seed())  # dropout, and whatever else draws from torch
         parts = self.recipe.accumulate
         chunks = zip(batch.inputs.chunk(parts), batch.labels.chunk(parts), strict=True)
+        total = torch.zeros((), device=self.world.device)
         for part, (inputs, labels) in enumerate(chunks):
             with self._synchronised(part == parts - 1):
-                self._forward_backward(step, part, inputs, labels)
-        self.guard.before_update(self.optimizer, lambda: self._where(step, batch))
+                total += self._forward_backward(step, part, inputs, labels)
+        decision = stopper.check(step, self._probe(total))
+        if decision.nonfinite:
+            raise NonFiniteError(self._diagnosis(decision.nonfinite_step, batch))
         self.scaler.step(self.optimizer)
         self.scaler.update()
         self.optimizer.zero_grad(set_to_none=True)
         if self.average is not None:
             self.average.update(self.model)
+        return decision.stop
 
-    def _forward_backward(self, step: int, part: int, inputs: Tensor, labels: Tensor) -> None:
+    def _set_learning_rate(self, step: int) -> None:
+        for group in self.optimizer.param_groups:
+            group["lr"] = learning_rate(step, self.recipe, self.steps_per_epoch)
+
+    def _forward_backward(self, step: int, part: int, inputs: Tensor, labels: Tensor) -> Tensor:
         rng = self.rng.at(step) if part == 0 else self.rng.at(step).child(f"part{part}")
         with self.precision.autocast():
             forward = self.mixer.forward_mixed(self.network, inputs, labels, rng)
         loss = self.criterion(forward.logits, forward.targets)
         if forward.aux_loss is not None:
             loss = loss + forward.aux_loss
-        self.guard.observe(loss)
         self.scaler.scale(loss / self.recipe.accumulate).backward()
         self.meter.update(loss.detach(), forward.logits.detach(), forward.targets)
         self.progress.candidates[forward.name] += 1
+        return loss.detach()
+
+    def _probe(self, loss: Tensor) -> Tensor:
+        """Finite only if the loss and the gradients are; gradients under a scaler overflow now and then by design."""
+        if self.scaler.is_enabled():
+            return loss
+        return finite_probe(loss, (p.grad for p in self.model.parameters()))
 
     def _synchronised(self, last: bool) -> contextlib.AbstractContextManager[Any]:
         """DDP reduces gradients in the last micro-batch only; the context spans forward and backward."""
@@ -119,11 +133,15 @@ class Trainer:
             return contextlib.nullcontext()
         return self.network.no_sync()
 
-    def _where(self, step: int, batch: Batch) -> str:
-        lr = learning_rate(step, self.recipe, self.steps_per_epoch)
-        indices = batch.indices[:8].tolist()
-        return f"step {step} (epoch {step // self.steps_per_epoch + 1}), lr {lr:g}, mixer {self.mixer.name}, " \
-               f"first samples {indices}"
+    def _diagnosis(self, step: int | None, batch: Batch | None = None) -> str:
+        at = self.progress.step if step is None else step
+        lr = learning_rate(at, self.recipe, self.steps_per_epoch)
+        samples = f", samples {batch.indices[:8].tolist()} ..." if batch is not None and at == self.progress.step else ""
+        return (
+            f"the loss or a gradient is not finite at step {at} (epoch {at // self.steps_per_epoch + 1}), lr {lr:g}, "
+            f"mixer {self.mixer.name}{samples}: the weights were left as before it; "
+            "lower recipe.lr, add recipe.warmup_epochs, or use trainer.precision=fp32"
+        )
 
     # -- the run -------------------------------------------------------------------------------------------------
 
@@ -137,27 +155,24 @@ class Trainer:
 
         ``on_step(step)`` runs after each step, ``on_epoch(metrics, improved)`` after each evaluated epoch.
         """
-        every = self.config.trainer.log_every_steps
         self.model.train()
         clock = _Clock(self.progress)
         for batch in self.loader.batches(self.progress.step, self.total_steps):
-            self.step(self.progress.step, batch)
+            stop = self.step(self.progress.step, batch, stopper)
             self.progress.step += 1
-            step = self.progress.step
-            if step % every == 0:
-                self.guard.poll()
-            on_step(step)
-            if step % self.steps_per_epoch == 0:
+            on_step(self.progress.step)
+            if self.progress.step % self.steps_per_epoch == 0:
                 self._end_epoch(clock, on_epoch)
-            if stopper.check(step) and step < self.total_steps:
+            if stop and self.progress.step < self.total_steps:
                 clock.stop()
                 return False
         return True
 
     def _end_epoch(self, clock: _Clock, on_epoch: Callable[[dict[str, float], bool], None]) -> None:
-        self.guard.poll()
         train = self.meter.read(reduce=distributed.all_reduce_sum)  # waits for the device: the epoch is over here
         clock.stop()
+        if (bad := self.guard.poll(wait=True)) is not None:  # nothing is saved after a bad step
+            raise NonFiniteError(self._diagnosis(bad))
         progress, epoch = self.progress, self.progress.step // self.steps_per_epoch
         images = self.steps_per_epoch * self.recipe.batch_size
         metrics: dict[str, float] = {

@@ -1,0 +1,89 @@
+"""Evaluate the weights of a finished or running training run again, and record what was measured."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+
+from randomix import mixers
+from randomix.engine import checkpoint as checkpoints
+from randomix.engine import distributed, files, schema
+from randomix.engine.errors import OK
+from randomix.engine.optim import resolve_precision
+from randomix.engine.protocols import DataFactory, ModelFactory
+from randomix.engine.runfolder import RunFolder
+from randomix.records import provenance, record
+from randomix.robustness.evaluators import run_evaluators
+
+
+def evaluate_checkpoint(
+    config: Mapping[str, Any],
+    path: str,
+    world: distributed.World,
+    data_factory: DataFactory,
+    model_factory: ModelFactory,
+) -> int:
+    """Run ``config["evaluators"]`` on the weights at ``path`` and write ``evaluations/NAME.json`` in the run folder.
+
+    The run's own configuration is read from the checkpoint; weights that were averaged are evaluated as such.
+    """
+    started = time.time()
+    parsed = schema.parse(config, schema.EvalConfig)
+    state = checkpoints.read(Path(path), map_location="cpu")
+    run = yaml.safe_load(state["config"])
+    data = data_factory(run["dataset"])
+    model = model_factory(run["model"], sample_shape=data.sample_shape, num_classes=data.num_classes)
+    model.load_state_dict(state["average"] or state["model"])
+    precision = resolve_precision(parsed.trainer.precision, world.device)
+    if parsed.trainer.threads is not None:
+        torch.set_num_threads(parsed.trainer.threads)
+    found = run_evaluators(
+        model.to(world.device),
+        data.eval_set(world.device),
+        names=parsed.evaluators,
+        settings=parsed.evaluator,
+        batch_size=parsed.trainer.eval_batch_size,
+        world=world,
+        autocast=precision.autocast,
+    )
+    if not world.is_main:
+        return OK
+    asked = {"checkpoint": Path(path).name, "evaluators": parsed.evaluators, "evaluator": parsed.evaluator}
+    text = record.build_record(
+        run | asked,
+        kind="eval",
+        history=[],
+        best={},
+        evaluated={**found, "metrics": {"epoch": _epoch(state), **found["metrics"]}},
+        candidates={},
+        mode=mixers.build(run["mixer"], num_classes=data.num_classes).mode.value,
+        data=data.describe(),
+        provenance=provenance.collect(
+            world_size=world.world_size,
+            device=world.device.type,
+            precision=precision.name,
+            threads=torch.get_num_threads(),
+            started=started,
+        ),
+    )
+    folder, _ = RunFolder.of_checkpoint(path)
+    digest = hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()[:8]
+    target = folder.evaluations / f"{Path(path).stem}-{digest}.json"
+    folder.evaluations.mkdir(exist_ok=True)
+    files.write_atomic(target, text)
+    for name, value in found["metrics"].items():
+        print(f"{name:24} {value:.4f}")
+    print(f"record: {target}", flush=True)
+    return OK
+
+
+def _epoch(state: Mapping[str, Any]) -> int:
+    """The number of finished epochs of a checkpoint."""
+    return int(state["history"][-1]["epoch"]) if state["history"] else 0

@@ -1,0 +1,70 @@
+"""Interleaved timing: every round runs every case once, so that a drifting machine drifts for all of them."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import random
+import statistics
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+
+@dataclass(frozen=True)
+class Sample:
+    """Seconds of one run of a case: wall clock, and processor time of this process and its workers."""
+
+    wall: float
+    cpu: float
+
+
+def cpu_seconds() -> float:
+    """Processor time of this process (all threads) and of its living children, in seconds."""
+    total, ticks = time.process_time(), os.sysconf("SC_CLK_TCK")
+    for child in multiprocessing.active_children():
+        fields = Path(f"/proc/{child.pid}/stat").read_text().rpartition(")")[2].split()
+        total += (int(fields[11]) + int(fields[12])) / ticks  # utime, stime
+    return total
+
+
+def timed(case: Callable[[], None]) -> Sample:
+    """Run ``case`` once and wait for the device."""
+    wall, cpu = time.perf_counter(), cpu_seconds()
+    case()
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+    return Sample(time.perf_counter() - wall, cpu_seconds() - cpu)
+
+
+def interleaved(
+    cases: dict[str, Callable[[], None]], rounds: int, warmup: int = 1, progress: Callable[[str], None] = print
+) -> dict[str, list[Sample]]:
+    """``rounds`` samples of every case, in a new random order each round, after ``warmup`` rounds."""
+    order, shuffle = list(cases), random.Random(0)
+    samples: dict[str, list[Sample]] = {name: [] for name in cases}
+    for number in range(warmup + rounds):
+        shuffle.shuffle(order)
+        for name in order:
+            sample = timed(cases[name])
+            if number >= warmup:
+                samples[name].append(sample)
+        progress(f"round {number + 1} of {warmup + rounds}")
+    return samples
+
+
+def quartiles(values: list[float]) -> tuple[float, float, float]:
+    """Lower quartile, median, upper quartile."""
+    if len(values) < 2:
+        return (values[0],) * 3
+    low, middle, high = statistics.quantiles(values, n=4, method="inclusive")
+    return low, middle, high
+
+
+def ratios(samples: dict[str, list[Sample]], name: str, reference: str, clock: str) -> tuple[float, float, float]:
+    """Quartiles of time(name) / time(reference), round by round, on ``clock`` ("wall" or "cpu")."""
+    pairs = zip(samples[name], samples[reference], strict=True)
+    return quartiles([getattr(a, clock) / getattr(b, clock) for a, b in pairs])

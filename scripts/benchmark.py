@@ -1,0 +1,99 @@
+"""Measure the trainer against itself, side by side in one process: medians, spread, processor time beside wall time.
+
+    python scripts/benchmark.py loop            full loop against a bare step, a peer-style and an airbench-style loop
+    python scripts/benchmark.py step            cost of every method against Baseline (the paper's "Cost", Table 2)
+    python scripts/benchmark.py mixers          the mixing operation alone, against plain implementations
+
+On a GPU add ``--device cuda`` (and ``--compile``). Writes NAME.json and NAME.md to --out.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+from pathlib import Path
+
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+import torch
+from bench import loops, operations, report
+from bench.measure import interleaved
+
+from randomix import mixers
+from randomix.engine.optim import resolve_precision
+
+
+def loop_suite(setting: loops.Setting, rounds: int) -> report.Table:
+    """T1, T4, T5: ours / bare step, ours / peer-style loop, ours / airbench-style loader (throughput ratios)."""
+    data = loops.fake_data(setting)
+    precision = resolve_precision(setting.precision, setting.torch_device)
+    cases = {
+        "ours (RandoMix)": loops.ours(loops.make_trainer(setting, data, "randomix"), setting.steps),
+        "ours (Baseline)": loops.ours(loops.make_trainer(setting, data, "baseline"), setting.steps),
+        "bare step": loops.bare(setting, data),
+        "airbench-style loader (RandoMix)": loops.airbench_style(setting, data, "randomix", precision),
+        "peer-style loop (Mixup)": loops.peer(setting),
+    }
+    return report.Table("loop", interleaved(cases, rounds, progress=_note), "ours (RandoMix)", setting)
+
+
+def step_suite(setting: loops.Setting, rounds: int) -> report.Table:
+    """T2: the whole loop of every method against Baseline's."""
+    data = loops.fake_data(setting)
+    cases = {
+        name: loops.ours(loops.make_trainer(setting, data, name), setting.steps)
+        for name in ["baseline", *(n for n in mixers.available() if n != "baseline")]
+    }
+    return report.Table("step", interleaved(cases, rounds, progress=_note), "baseline", setting)
+
+
+def mixers_suite(setting: loops.Setting, rounds: int) -> report.Table:
+    """Every mixing operation alone on a batch, against a plain implementation of its authors' form."""
+    cases = operations.cases(setting)
+    return report.Table("mixers", interleaved(cases, rounds, progress=_note), next(iter(cases)), setting)
+
+
+SUITES = {"loop": loop_suite, "step": step_suite, "mixers": mixers_suite}
+
+
+def _note(text: str) -> None:
+    print(text, file=sys.stderr, end="\r", flush=True)
+
+
+def main() -> None:
+    """Run one suite and write its table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("suite", choices=SUITES)
+    parser.add_argument("--width", type=int, default=16, help="of the PreAct-ResNet18")
+    parser.add_argument("--batch", type=int, default=128)
+    parser.add_argument("--steps", type=int, default=16, help="steps in one timed run")
+    parser.add_argument("--rounds", type=int, default=11, help="timed runs of every case")
+    parser.add_argument("--size", type=int, default=32, help="height and width of the images")
+    parser.add_argument("--threads", type=int, default=1, help="CPU threads of one operation")
+    parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
+    parser.add_argument("--precision", choices=["auto", "fp32", "bf16", "fp16"], default="auto")
+    parser.add_argument("--compile", action="store_true")
+    parser.add_argument("--out", type=Path, default=Path("results/benchmarks"))
+    parser.add_argument("--name", help="of the files; default: SUITE-DEVICE-wWIDTH")
+    options = parser.parse_args()
+    torch.set_num_threads(options.threads)
+    torch.backends.cudnn.benchmark = True
+    setting = loops.Setting(
+        width=options.width, batch=options.batch, steps=options.steps, size=options.size,
+        device=options.device, precision=options.precision, compile=options.compile,
+    )  # fmt: skip
+    table = SUITES[options.suite](setting, options.rounds)
+    name = options.name or f"{options.suite}-{options.device}-w{options.width}"
+    options.out.mkdir(parents=True, exist_ok=True)
+    content = table.as_dict(threads=options.threads)
+    (options.out / f"{name}.json").write_text(json.dumps(content, indent=1, sort_keys=True) + "\n")
+    text = table.markdown(content)
+    (options.out / f"{name}.md").write_text(text)
+    print(text)
+
+
+if __name__ == "__main__":
+    main()
