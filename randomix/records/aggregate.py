@@ -183,7 +183,7 @@ def seconds_per_epoch(record: RunRecord) -> float | None:
 
 
 def time_measure(groups: Iterable[Group]) -> tuple[str, Callable[[RunRecord], float | None]]:
-    """("CPU time", ...) if every run has it, as other work on the machine disturbs it least; else ("wall time", ...)."""
+    """("CPU time", ...) if all runs have it, as other work on the machine disturbs it less; else ("wall time", ...)."""
     records = [r for g in groups for r in g.records if r.kind == "train"]
     if records and all(cpu_seconds_per_epoch(r) for r in records):
         return "CPU time", cpu_seconds_per_epoch

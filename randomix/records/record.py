@@ -100,7 +100,7 @@ def build_record(
     """The text of record.json for a resolved run configuration.
 
     history: one entry an epoch; the last gives the clean numbers of the last epoch. best: those of the best epoch.
-    evaluated: ``{"metrics": {name: value}, "counts": {evaluator: {...}}}`` of the final evaluators, on the last weights.
+    evaluated: ``{"metrics": {name: value}, "counts": {evaluator: {...}}}`` of the final evaluators (last weights).
     Names, hash and label come from ``config``. Paths of this machine are left out, non-finite numbers become null.
     """
     last = {{"test_loss": "loss"}.get(k, k): history[-1][k] for k in _CLEAN if k in history[-1]} if history else {}

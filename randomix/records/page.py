@@ -1,0 +1,144 @@
+"""One static HTML page of all tables and figures; it needs no network and states nothing that is not in the records."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from html import escape
+
+from randomix.records.figures import inline
+from randomix.records.page_assets import SCRIPT, STYLE
+from randomix.records.record import RunRecord
+from randomix.records.render import EMPTY, Link, to_html
+from randomix.records.tables import Table, commit_text, hardware_text
+
+FILL_COMMAND = "python train.py experiment=demo\npython scripts/make_tables.py outputs/demo --out outputs/demo/report"
+
+
+def to_page(
+    title: str,
+    tables: Sequence[Table],
+    figures: Mapping[str, Mapping[str, str]],
+    link: Link,
+    *,
+    sheets: Mapping[str, str] | None = None,
+    command: str = "",
+) -> str:
+    """The page's HTML.
+
+    figures: SVG text by table slug and figure name. sheets: data set name to the relative address of its sheet of
+    mixed images. link: record to its relative address. command: what made the page, for the reader to repeat.
+    """
+    if not tables:
+        return _document(title, f"<h1>{escape(title)}</h1>", _nothing_yet())
+    sections = [_section(t, figures.get(t.slug, {}), link) for t in tables]
+    sections += [_sheet(name, address) for name, address in sorted((sheets or {}).items())]
+    records = [r for t in tables for r in t.setting.records]
+    header = f"<h1>{escape(title)}</h1>\n<p>{escape(_summary(records))}</p>\n{_contents(tables)}"
+    return _document(title, header, "\n".join([*sections, _records(records, link)]), _how(command))
+
+
+def standalone_table(table: Table, link: Link) -> str:
+    """One table as an HTML file of its own."""
+    return _document(table.title, f"<h1>{escape(table.title)}</h1>", to_html(table, link))
+
+
+def _document(title: str, header: str, main: str, footer: str = "") -> str:
+    """A whole document: ``header``, ``main`` and ``footer`` are HTML."""
+    return (
+        '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
+        f'<link rel="icon" href="data:,">\n<title>{escape(title)}</title>\n<style>{STYLE}</style>\n</head>\n<body>\n'
+        f"<header>\n{header}\n</header>\n<main>\n{main}\n</main>\n<footer>{footer}</footer>\n"
+        f"<script>{SCRIPT}</script>\n</body>\n</html>\n"
+    )
+
+
+def _summary(records: Sequence[RunRecord]) -> str:
+    methods = len({r.mixer.label for r in records})
+    runs = len({r.run for r in records})
+    sets = ", ".join(dict.fromkeys(r.dataset for r in records))
+    return (
+        f"{runs} run{'s' if runs > 1 else ''} of {methods} method{'s' if methods > 1 else ''} on {sets}. Each number is "
+        "computed from recorded runs: open a cell to see them and their records. A cell without a run stays empty. "
+        "Column heads sort."
+    )
+
+
+def _contents(tables: Sequence[Table]) -> str:
+    if len(tables) < 2:
+        return ""
+    items = "".join(f'<li><a href="#{t.slug}">{escape(t.title)}</a></li>' for t in tables)
+    return f"<nav><ul>{items}</ul></nav>"
+
+
+def _section(table: Table, figures: Mapping[str, str], link: Link) -> str:
+    parts = [f'<section id="{table.slug}">\n<h2>{escape(table.title)}</h2>\n{to_html(table, link)}']
+    drawn = []
+    for name, svg in figures.items():
+        text = _figure_title(name, table)
+        drawing = inline(svg, f"{table.slug}-{name}", escape(text))
+        drawn.append(f"<figure>{drawing}<figcaption>{escape(text)}.</figcaption></figure>")
+    if drawn:
+        parts.append('<div class="figures">\n' + "\n".join(drawn) + "\n</div>")
+    return "\n".join([*parts, "</section>"])
+
+
+def _figure_title(name: str, table: Table) -> str:
+    if name.startswith("curve_"):
+        what = "Test error" if "error" in name else "Training loss"
+        return f"{what} by epoch: mean over seeds, band of one standard deviation"
+    heading = next(c.heading for c in table.columns if c.key == name).removesuffix(" (%)")
+    return f"{heading} of each run (dots) and the mean over seeds (bar)"
+
+
+def _sheet(dataset: str, address: str) -> str:
+    text = f"Two samples of {dataset} and what each method makes of them; below each mix, the share of each label"
+    return (
+        f'<section id="mixes-{escape(dataset)}">\n<h2>What the methods do: {escape(dataset)}</h2>\n'
+        f'<figure class="sheet" tabindex="0"><img src="{escape(address)}" alt="{escape(text)}">'
+        f"<figcaption>{escape(text)}.</figcaption></figure>\n</section>"
+    )
+
+
+def _records(records: Sequence[RunRecord], link: Link) -> str:
+    """All runs, one line each."""
+    head = ("Record", "Method", "Seed", "Clean error (%)", "Seconds", "Hardware", "Commit", "Finished")
+    columns = "".join(f'<th scope="col" aria-sort="none"><button type="button">{name}</button></th>' for name in head)
+    rows = "\n".join(_record_row(r, link) for r in records)
+    return (
+        '<section id="records">\n<h2>Records</h2>\n'
+        '<div class="scroll records" tabindex="0" role="region" aria-label="Records">\n<table class="sortable">\n'
+        f"<thead><tr>{columns}</tr></thead>\n<tbody>\n{rows}\n</tbody>\n</table>\n</div>\n</section>"
+    )
+
+
+def _record_row(record: RunRecord, link: Link) -> str:
+    def numeric(value: float | None, digits: int) -> str:
+        return f'<td data-value="{value!r}">{value:.{digits}f}</td>' if value is not None else _EMPTY_CELL
+
+    cells = [
+        f'<th scope="row"><a href="{escape(link(record))}">{escape(record.path.as_posix())}</a></th>',
+        f"<td>{escape(record.mixer.label)}</td>",
+        f'<td data-value="{record.seed}">{record.seed}</td>',
+        numeric(record.metric("top1_error"), 2),
+        numeric(record.timing.get("seconds"), 1),
+        f"<td>{escape(hardware_text(record))}</td>",
+        f"<td>{escape(commit_text(record))}</td>",
+        f"<td>{escape(record.finished or EMPTY)}</td>",
+    ]
+    return f"<tr>{''.join(cells)}</tr>"
+
+
+_EMPTY_CELL = f'<td class="empty">{EMPTY}</td>'
+
+
+def _nothing_yet() -> str:
+    return (
+        "<p>No runs yet: there is no record, hence no number. These two commands train the demo on a CPU and make "
+        f"its page:</p>\n<pre><code>{escape(FILL_COMMAND)}</code></pre>\n"
+        "<p>How records get into this folder: see README.md beside it.</p>"
+    )
+
+
+def _how(command: str) -> str:
+    return f"<p>Made from the records alone by <code>{escape(command)}</code>.</p>" if command else ""
