@@ -58,15 +58,19 @@ def describe(error: BaseException) -> Failure:
 
 
 def run_guarded(worker: Callable[..., Any], args: tuple[Any, ...]) -> Failure | None:
-    """Call ``worker(*args)``; None if it returned, else why it did not."""
+    """Call ``worker(*args)``; None if it went well, else why not. A worker may return or raise its exit code."""
     try:
-        worker(*args)
+        code = worker(*args)
     except SystemExit as exit_:
         code = exit_.code if isinstance(exit_.code, int) else int(exit_.code is not None)
-        return Failure(code, f"exit code {code}", at=time.time_ns()) if code else None
     except BaseException as error:
         return describe(error)
-    return None
+    return Failure(code, f"ended with exit code {code}", at=time.time_ns()) if isinstance(code, int) and code else None
+
+
+def is_worker() -> bool:
+    """Whether this process was started as one rank of several, by torchrun or by ``launch``."""
+    return "RANK" in os.environ and "WORLD_SIZE" in os.environ
 
 
 def launch(
@@ -89,10 +93,8 @@ def launch(
     A worker's exit code is passed on. When one dies the others get SIGTERM, and SIGKILL 6 s later. SIGTERM, SIGINT and
     SIGUSR1 go on to all workers. Workers end when this process dies.
     """
-    if nproc > 1 and "TORCHELASTIC_RUN_ID" in os.environ:
-        raise ConfigError(
-            [f"trainer.nproc is {nproc} under torchrun, which starts the processes itself: leave it at 1"]
-        )
+    if nproc > 1 and is_worker():
+        raise ConfigError([f"trainer.nproc is {nproc} inside of a worker process (torchrun starts its own): use 1"])
     if nproc == 1:
         failure = run_guarded(worker, args)
         return OK if failure is None else _end(None, failure, status_file)
@@ -274,9 +276,9 @@ def _enter(payload: bytes, environment: dict[str, str], log: Path | None, report
     sys.exit(failure.code)
 
 
-def _call(payload: bytes) -> None:
+def _call(payload: bytes) -> Any:
     worker, args = pickle.loads(payload)  # from our own parent
-    worker(*args)
+    return worker(*args)
 
 
 def _end_with_parent() -> None:

@@ -36,7 +36,8 @@ class Stopper:
     """Turns signals and non-finite losses into one decision that is the same on every rank.
 
     ``check`` belongs between ``backward`` and the optimizer's step. SIGTERM, SIGINT and SIGUSR1 only set a flag;
-    one to one rank is enough. A second SIGTERM or SIGINT, at least a second later, ends the process at once: exit code 75.
+    one to one rank is enough. A second SIGTERM or SIGINT, a second or more later, ends the process at once with exit
+    code 75.
 
     guard: watches the losses of a CUDA run without waiting for the device; without one, every step waits for its loss.
     interval: on CUDA, flags are exchanged every so many steps; on the CPU always at every step.
