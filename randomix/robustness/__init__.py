@@ -1,0 +1,1 @@
+"""How a trained network does on images that are harder than its training set."""

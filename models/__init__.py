@@ -1,0 +1,26 @@
+"""The networks of the benchmark. Importing this package does not load torch."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from randomix.engine.errors import ConfigError
+
+if TYPE_CHECKING:
+    from torch import nn
+
+MODULES = {"preact_resnet18": "preact_resnet"}  # name: the module of this package that defines build()
+
+
+def build(config: Mapping[str, Any], *, sample_shape: tuple[int, ...], num_classes: int) -> nn.Module:
+    """The network ``config["name"]`` for samples (C, *S) and K classes: ``forward(inputs, tap=None)``, ``num_taps``.
+
+    Raises ConfigError for unknown names and options.
+    """
+    name = config.get("name")
+    if name not in MODULES:
+        raise ConfigError([f"model.name is {name!r}, expected one of {', '.join(sorted(MODULES))}"])
+    module = importlib.import_module(f".{MODULES[name]}", __name__)
+    return module.build(config, sample_shape=sample_shape, num_classes=num_classes)
