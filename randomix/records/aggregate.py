@@ -101,7 +101,7 @@ class Group:
 
     def metric(self, name: str, checkpoint: str = "last") -> Statistic | None:
         """The statistic of one metric of the last or the best epoch; None where no run has it."""
-        return self.collect(lambda record: record.metric(name, checkpoint))
+        return self.collect(lambda r: r.metric(name, checkpoint) if checkpoint != "last" or _is_final(r) else None)
 
 
 @dataclass(frozen=True)
@@ -216,6 +216,12 @@ def differences(configs: Sequence[Mapping[str, Any]]) -> list[list[str]]:
     keys = sorted({k for f in flat for k in f})
     distinct = [k for k in keys if len({json.dumps(f.get(k), sort_keys=True) for f in flat}) > 1]
     return [[f"{k}={_short(f[k])}" for k in distinct if k in f] for f in flat]
+
+
+def _is_final(record: RunRecord) -> bool:
+    """Whether "last" means the end of training: a run in progress can be evaluated too."""
+    epochs = record.config["recipe"].get("epochs")
+    return record.kind == "train" or record.metric("epoch") in (None, epochs)
 
 
 def _median_epoch(record: RunRecord, key: str) -> float | None:

@@ -55,7 +55,7 @@ def standalone(svg: str) -> str:
 
 def inline(svg: str, prefix: str, title: str) -> str:
     """A figure as an element of a page: ids unique by ``prefix``, its size the page's, ``title`` for screen readers."""
-    svg = svg[svg.index("<svg ") :]
+    svg = re.sub(r' (xmlns[:\w]*|version)="[^"]*"', "", svg[svg.index("<svg ") :])
     svg = re.sub(r'\bid="', f'id="{prefix}-', svg)
     svg = re.sub(r'(url\(|href=")#', rf"\g<1>#{prefix}-", svg)
     svg = re.sub(r'(<svg [^>]*?) height="[^"]*"', r"\1", svg, count=1)
@@ -65,7 +65,7 @@ def inline(svg: str, prefix: str, title: str) -> str:
 
 def _dots(values: Sequence[tuple[Group, str, Any]], name: str, digits: int) -> str:
     """One line a method: its runs as dots, their mean as a bar, mean and spread in words."""
-    with _drawing((4.6, 0.62 + 0.44 * len(values))) as (axes, finish):
+    with _drawing((3.2, 0.62 + 0.42 * len(values))) as (axes, finish):
         for y, (group, label, statistic) in enumerate(values):
             axes.text(-0.02, y, label, ha="right", va="center", transform=axes.get_yaxis_transform())
             if statistic is None:
@@ -86,7 +86,7 @@ def _dots(values: Sequence[tuple[Group, str, Any]], name: str, digits: int) -> s
 def _curves(table: Table, key: str, name: str) -> str:
     """One line a method: the mean over seeds at each epoch, with a band of one standard deviation."""
     used: dict[str, int] = {}
-    with _drawing((6.2, 3.9)) as (axes, finish):
+    with _drawing((6.0, 4.0)) as (axes, finish):
         for row in table.rows:
             epochs = _epochs(row.group, key)
             if not epochs:
@@ -101,7 +101,12 @@ def _curves(table: Table, key: str, name: str) -> str:
             low, high = zip(*((m - s, m + s) for m, s in zip(mean, std, strict=True)), strict=True)
             axes.fill_between(x, low, high, color=colour, alpha=0.15, linewidth=0)
         axes.set_xlabel("Epoch")
-        axes.set_ylabel(name)
+        low = min(v for row in table.rows for vs in _epochs(row.group, key).values() for v in vs)
+        if low > 0:  # the interesting part is the end, where the values are small
+            axes.set_yscale("log")
+            axes.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
+            axes.yaxis.set_minor_formatter(lambda value, _: f"{value:g}" if f"{value:e}"[0] in "235" else "")
+        axes.set_ylabel(name + (", log scale" if low > 0 else ""))
         axes.margins(x=0.01)
         columns = 2 if len(table.rows) > 4 else 1
         axes.legend(fontsize=9.5, ncols=columns, loc="upper right")

@@ -58,8 +58,8 @@ def _summary(records: Sequence[RunRecord]) -> str:
     runs = len({r.run for r in records})
     sets = ", ".join(dict.fromkeys(r.dataset for r in records))
     return (
-        f"{runs} run{'s' if runs > 1 else ''} of {methods} method{'s' if methods > 1 else ''} on {sets}. Each number is "
-        "computed from recorded runs: open a cell to see them and their records. A cell without a run stays empty. "
+        f"{runs} run{'s' if runs > 1 else ''} of {methods} method{'s' if methods > 1 else ''} on {sets}. Each number "
+        "is computed from recorded runs: open a cell to see them and their records. A cell without a run stays empty. "
         "Column heads sort."
     )
 
@@ -73,13 +73,13 @@ def _contents(tables: Sequence[Table]) -> str:
 
 def _section(table: Table, figures: Mapping[str, str], link: Link) -> str:
     parts = [f'<section id="{table.slug}">\n<h2>{escape(table.title)}</h2>\n{to_html(table, link)}']
-    drawn = []
+    drawn: dict[str, list[str]] = {"figures": [], "figures wide": []}
     for name, svg in figures.items():
         text = _figure_title(name, table)
         drawing = inline(svg, f"{table.slug}-{name}", escape(text))
-        drawn.append(f"<figure>{drawing}<figcaption>{escape(text)}.</figcaption></figure>")
-    if drawn:
-        parts.append('<div class="figures">\n' + "\n".join(drawn) + "\n</div>")
+        group = "figures wide" if name.startswith("curve_") else "figures"
+        drawn[group].append(f"<figure>{drawing}<figcaption>{escape(text)}.</figcaption></figure>")
+    parts += [f'<div class="{group}">\n' + "\n".join(found) + "\n</div>" for group, found in drawn.items() if found]
     return "\n".join([*parts, "</section>"])
 
 

@@ -6,7 +6,8 @@ STYLE = """
 @media (prefers-color-scheme: dark) { :root { --ink: #e6edf3; --soft: #9aa4af; --line: #3a424b; --paper: #0f1419;
   --panel: #171d24; --link: #6cb6ff; --good: #57ca74; --bad: #ff8f88; } }
 * { box-sizing: border-box; }
-body { margin: 0; background: var(--paper); color: var(--ink); font: 16px/1.5 system-ui, "Liberation Sans", sans-serif; }
+body { margin: 0; background: var(--paper); color: var(--ink);
+  font: 16px/1.5 system-ui, "Liberation Sans", sans-serif; }
 main, header, footer { max-width: 72rem; margin: 0 auto; padding: 0 1.25rem; }
 header { padding-top: 2rem; }
 h1 { font-size: 1.8rem; line-height: 1.2; margin: 0 0 .5rem; }
@@ -14,11 +15,11 @@ h2 { font-size: 1.25rem; margin: 2.5rem 0 .75rem; overflow-wrap: anywhere; }
 p { margin: .5rem 0; max-width: 48rem; }
 a { color: var(--link); }
 code, pre { font-family: ui-monospace, "Liberation Mono", monospace; font-size: .9em; }
-pre { background: var(--panel); border: 1px solid var(--line); border-radius: 6px; padding: .75rem 1rem; overflow-x: auto; }
+pre { background: var(--panel); border: 1px solid var(--line); border-radius: 6px;
+  padding: .75rem 1rem; overflow-x: auto; }
 .scroll { overflow-x: auto; border: 1px solid var(--line); border-radius: 8px; }
 table { border-collapse: collapse; width: 100%; font-variant-numeric: tabular-nums; }
-caption { caption-side: bottom; text-align: left; color: var(--soft); font-size: .85rem; padding: .6rem .75rem;
-  border-top: 1px solid var(--line); }
+.what { font-size: .9rem; max-width: 60rem; }
 th, td { padding: .5rem .75rem; text-align: left; vertical-align: top; border-top: 1px solid var(--line); }
 thead th { background: var(--panel); border-top: 0; padding: 0; vertical-align: bottom; }
 tbody th { font-weight: 600; position: sticky; left: 0; background: var(--paper); }
@@ -40,7 +41,9 @@ small { font-size: .85em; }
 .good { color: var(--good); }
 .bad { color: var(--bad); }
 .notes { margin: .75rem 0; padding-left: 1.1rem; color: var(--soft); font-size: .85rem; max-width: 60rem; }
-.figures { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 21rem), 1fr)); gap: 1rem; margin: 1rem 0; }
+.figures { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 20rem), 1fr)); gap: 1rem;
+  margin: 1rem 0; }
+.figures.wide { grid-template-columns: repeat(auto-fit, minmax(min(100%, 26rem), 1fr)); }
 figure { margin: 0; border: 1px solid var(--line); border-radius: 8px; padding: .75rem; }
 figure svg { display: block; width: 100%; height: auto; max-width: 36rem; margin: 0 auto; }
 figure svg text { font-family: system-ui, "Liberation Sans", sans-serif !important; }
@@ -48,7 +51,8 @@ figure svg text { font-family: system-ui, "Liberation Sans", sans-serif !importa
 .sheet img { display: block; max-width: 100%; min-width: 40rem; height: auto; margin: 0 auto; }
 figcaption { font-size: .85rem; color: var(--soft); margin-top: .5rem; }
 .sheet figcaption { color: #59636e; }
-.records td, .records tbody th { font-size: .85rem; white-space: nowrap; }
+.records td, .records tbody th { font-size: .85rem; }
+.records tbody th, .records td:nth-child(-n+2), .records td:last-child { white-space: nowrap; }
 .records tbody th { font-weight: 400; }
 footer { color: var(--soft); font-size: .85rem; margin-top: 3rem; padding-bottom: 3rem; }
 @media (max-width: 40rem) {
@@ -57,7 +61,7 @@ footer { color: var(--soft); font-size: .85rem; margin-top: 3rem; padding-bottom
   th, td, thead button { padding: .4rem .45rem; font-size: .85rem; }
   thead button { font-size: .75rem; line-height: 1.3; }
   td small { display: block; }
-  tbody th { max-width: 7.5rem; overflow-wrap: anywhere; }
+  tbody th { max-width: 7rem; overflow-wrap: break-word; }
   .records tbody th { max-width: none; position: static; }
   figure { padding: .4rem; }
 }

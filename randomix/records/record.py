@@ -103,10 +103,12 @@ def build_record(
     evaluated: ``{"metrics": {name: value}, "counts": {evaluator: {...}}}`` of the final evaluators (last weights).
     Names, hash and label come from ``config``. Paths of this machine are left out, non-finite numbers become null.
     """
-    last = {{"test_loss": "loss"}.get(k, k): history[-1][k] for k in _CLEAN if k in history[-1]} if history else {}
-    metrics = {"last": last | dict(evaluated.get("metrics", {}))}
-    if best:
-        metrics["best"] = {{"test_loss": "loss"}.get(k, k): v for k, v in best.items()}
+    measured = dict(evaluated.get("metrics", {}))
+    if kind == "eval" and Path(config.get("checkpoint", "")).stem == "best":
+        metrics = {"best": measured}  # never among the numbers of the last epoch
+    else:
+        metrics = {"last": _clean(history[-1] if history else {}) | measured}
+        metrics |= {"best": _clean(best)} if best else {}
     record = RunRecord(
         kind=kind,
         run=run_name(config),
@@ -127,6 +129,11 @@ def build_record(
     text = to_json(record)
     from_json(text)  # what is written is what a reader accepts
     return text
+
+
+def _clean(entry: Mapping[str, Any]) -> dict[str, Any]:
+    """The clean numbers of an epoch, by their names in records."""
+    return {{"test_loss": "loss"}.get(k, k): entry[k] for k in _CLEAN if k in entry}
 
 
 def _timing(history: Sequence[Mapping[str, Any]]) -> dict[str, float | None]:

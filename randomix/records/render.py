@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import textwrap
 from collections.abc import Callable
 from html import escape
 
@@ -79,7 +80,9 @@ def to_terminal(table: Table) -> str:
     for row in body:
         texts = [(a.rjust(left[i]) if i > 1 else a.ljust(left[i])) + b for i, (a, b) in enumerate(row)]
         lines.append("  ".join(t.ljust(w) for t, w in zip(texts, width, strict=True)).rstrip())
-    return "\n".join([*lines, table.caption, *table.notes]).replace("Bold:", "*:") + "\n"
+    wide = max(len(lines[2]), 80)
+    notes = [textwrap.fill(n.replace("Bold:", "*:"), wide) for n in (table.caption, *table.notes)]
+    return "\n".join([*lines, *notes]) + "\n"
 
 
 def _at_sign(text: str) -> tuple[str, str]:
@@ -175,9 +178,10 @@ def to_html(table: Table, link: Link) -> str:
     notes = "".join(f"<li>{escape(n)}</li>" for n in table.notes)
     name = escape(table.title)
     return (
-        f'<div class="scroll" tabindex="0" role="region" aria-label="{name}">\n<table class="sortable">\n'
-        f"<caption>{escape(table.caption)}</caption>\n<thead><tr>{columns}</tr></thead>\n<tbody>\n{rows}\n</tbody>\n"
-        f'</table>\n</div>\n<ul class="notes">{notes}</ul>\n'
+        f'<div class="scroll" tabindex="0" role="region" aria-label="{name}">\n<table class="sortable" aria-describedby="{table.slug}-what">\n'
+        f"<thead><tr>{columns}</tr></thead>\n<tbody>\n{rows}\n</tbody>\n"
+        f'</table>\n</div>\n<p class="what" id="{table.slug}-what">{escape(table.caption)}</p>\n'
+        f'<ul class="notes">{notes}</ul>\n'
     )
 
 

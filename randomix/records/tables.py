@@ -253,10 +253,8 @@ def _setting_differences(found: Sequence[Setting]) -> dict[str, list[str]]:
 
 
 def _size(record: RunRecord, split: str) -> str:
-    for key in (f"num_{split}", f"{split}_size", f"n_{split}", split):
-        if isinstance(record.data.get(key), int):
-            return f"{record.data[key]:,}"
-    return "an unknown number of"
+    size = record.data.get(f"{split}_samples")
+    return f"{size:,}" if isinstance(size, int) else "an unknown number of"
 
 
 def _one_of(texts: Iterable[str]) -> str:
