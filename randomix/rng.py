@@ -62,9 +62,9 @@ def as_step_rng(rng: StepRng | torch.Generator | int | None) -> StepRng:
     return StepRng(seed=int(torch.randint(2**62, (), generator=rng)))
 
 
-def to_device(array: np.ndarray, device: torch.device) -> Tensor:
-    """Copy a host array to ``device`` without waiting for it (pinned and asynchronous on CUDA)."""
-    tensor = torch.from_numpy(np.ascontiguousarray(array))
+def to_device(array: np.ndarray | Tensor, device: torch.device) -> Tensor:
+    """Copy a host array or tensor to ``device`` without waiting for it (pinned and asynchronous on CUDA)."""
+    tensor = array.contiguous() if isinstance(array, Tensor) else torch.from_numpy(np.ascontiguousarray(array))
     if device.type == "cuda":
         return tensor.pin_memory().to(device, non_blocking=True)
     return tensor.to(device)

@@ -42,6 +42,8 @@ def build(config: str | Mapping[str, Any], *, num_classes: int | None = None, **
     import inspect
 
     config = {"name": config} if isinstance(config, str) else dict(config)
+    if "name" not in config:
+        raise ValueError(f"a mixer needs its name; choose from {', '.join(available())}")
     name = config.pop("name")
     config.pop("label", None)  # for tables, not for the class
     mixer_class = get(name)
@@ -50,4 +52,4 @@ def build(config: str | Mapping[str, Any], *, num_classes: int | None = None, **
     if unknown:
         raise ValueError(f"mixer {name!r} has no setting {', '.join(unknown)}; it has {', '.join(accepted)}")
     arguments = {k: v for k, v in shared.items() if k in accepted} | config
-    return mixer_class(num_classes=num_classes, **arguments)
+    return mixer_class(**{"num_classes": num_classes} | arguments)

@@ -1,15 +1,44 @@
-"""The two base classes of every method: Mixer, and InputMixer for methods that mix inputs before the network."""
+"""The base classes of every method, from what a method needs to know least to most.
+
+Mixer: runs the model itself. BatchMixer: can hand out its mixed batch without a model. InputMixer: mixes inputs before
+the network, and only that. PairMixer: an InputMixer that blends each sample with one partner of the batch.
+"""
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
-from typing import ClassVar, final
+from collections.abc import Collection, Sequence
+from dataclasses import replace
+from typing import Any, ClassVar, final
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
-from randomix.rng import StepRng, as_step_rng
+from randomix.masks import take_rows
+from randomix.rng import StepRng, as_step_rng, to_device
 from randomix.types import MixedBatch, MixedForward, MixedMode
+
+GRANULARITIES = ("batch", "sample")
+
+
+def require_positive(name: str, value: float) -> None:
+    """Raise ValueError unless value is a finite number above 0."""
+    if not 0 < value < math.inf:
+        raise ValueError(f"{name} must be > 0 and finite, got {value}")
+
+
+def require_within(name: str, value: float, low: float, high: float) -> None:
+    """Raise ValueError unless low <= value <= high."""
+    if not low <= value <= high:
+        raise ValueError(f"{name} must be in [{low}, {high}], got {value}")
+
+
+def require_choice(name: str, value: object, choices: Collection[str]) -> None:
+    """Raise ValueError that lists the choices unless value is one of them."""
+    if value not in choices:
+        raise ValueError(f"{name} must be one of {', '.join(choices)}, got {value!r}")
 
 
 def dense_targets(labels: Tensor, num_classes: int | None) -> Tensor:
@@ -20,11 +49,32 @@ def dense_targets(labels: Tensor, num_classes: int | None) -> Tensor:
     if labels.ndim == 2:
         return labels.float()
     if labels.ndim != 1 or labels.is_floating_point():
-        raise ValueError(f"labels must be integers (N,) or dense targets (N, K), got {labels.dtype} {tuple(labels.shape)}")
+        raise ValueError(
+            f"labels must be integers (N,) or dense targets (N, K), got {labels.dtype} {tuple(labels.shape)}"
+        )
     if num_classes is None:
         raise ValueError("integer labels need num_classes: pass it to the mixer, or pass dense targets (N, K)")
     classes = torch.arange(num_classes, device=labels.device)
     return (labels[:, None] == classes).float()
+
+
+def unmixed(inputs: Tensor, targets: Tensor) -> MixedBatch:
+    """Inputs (N, C, *S) and targets (N, K) as they are, with lam 1."""
+    return MixedBatch(inputs, targets.float(), torch.ones(len(targets), device=targets.device))
+
+
+def choose_rows(batches: Sequence[MixedBatch], choice: np.ndarray) -> MixedBatch:
+    """Sample i of the batch choice[i], for each i; choice (N,) integers on the host."""
+    count = len(choice)
+    rows = to_device(choice * count + np.arange(count), batches[0].inputs.device)
+    columns = ([b.inputs for b in batches], [b.targets for b in batches], [b.lam for b in batches])
+    inputs, targets, lam = (torch.cat(column) for column in columns)
+    return MixedBatch(take_rows(inputs, rows), targets.index_select(0, rows), lam.index_select(0, rows))
+
+
+def on_device(draw: Any, device: torch.device) -> Any:
+    """Host arrays and tensors to ``device`` without waiting for it; numbers and tuples are kept as they are."""
+    return to_device(draw, device) if isinstance(draw, np.ndarray | Tensor) else draw
 
 
 class Mixer(ABC):
@@ -49,17 +99,12 @@ class Mixer(ABC):
         """Run ``model`` on the mixed inputs (N, C, *S); labels (N,) integers or (N, K) dense."""
 
 
-class InputMixer(Mixer):
-    """A method that mixes inputs and targets before the network sees them: it implements only ``mix``."""
+class BatchMixer(Mixer):
+    """A method that can hand out its mixed batch, for a loop of one's own."""
 
     @abstractmethod
     def mix(self, inputs: Tensor, targets: Tensor, rng: StepRng) -> MixedBatch:
         """Mix inputs (N, C, *S) and dense targets (N, K); neither is modified."""
-
-    @final
-    def forward_mixed(self, model: nn.Module, inputs: Tensor, labels: Tensor, rng: StepRng) -> MixedForward:
-        mixed = self.mix(inputs, dense_targets(labels, self.num_classes), rng)
-        return MixedForward(model(mixed.inputs), mixed.targets, mixed.lam, name=mixed.name or self.name)
 
     def __call__(
         self, inputs: Tensor, labels: Tensor, rng: StepRng | torch.Generator | int | None = None
@@ -71,6 +116,63 @@ class InputMixer(Mixer):
         if not inputs.is_floating_point():
             raise ValueError(f"inputs must be floating point, got {inputs.dtype}; convert with .float() / 255 first")
         if inputs.ndim < 3 or len(inputs) != len(labels):
-            raise ValueError(f"inputs must be (N, C, *spatial) with one label a sample, got {tuple(inputs.shape)} "
-                             f"and {tuple(labels.shape)}")
+            raise ValueError(
+                f"inputs must be (N, C, *spatial) with one label a sample, got {tuple(inputs.shape)} "
+                f"and {tuple(labels.shape)}"
+            )
         return self.mix(inputs, dense_targets(labels, self.num_classes), as_step_rng(rng))
+
+
+class InputMixer(BatchMixer):
+    """A method that mixes inputs and targets before the network sees them: it implements only ``mix``."""
+
+    @final
+    def forward_mixed(self, model: nn.Module, inputs: Tensor, labels: Tensor, rng: StepRng) -> MixedForward:
+        """Run ``model`` on the mixed inputs (N, C, *S); labels (N,) integers or (N, K) dense."""
+        mixed = self.mix(inputs, dense_targets(labels, self.num_classes), rng)
+        return MixedForward(model(mixed.inputs), mixed.targets, mixed.lam, name=mixed.name or self.name)
+
+
+class PairMixer(InputMixer):
+    """A method that blends each sample with its partner x[perm]: it implements only ``mix_pairs``.
+
+    prob: the share of batches (or samples) that are mixed at all; the others keep inputs, targets and lam 1.
+    granularity: "batch" draws coin, lam and geometry once for the batch, "sample" for each sample. All draws of a call
+    come from one generator on the host.
+    """
+
+    def __init__(self, *, prob: float = 1.0, granularity: str = "batch", num_classes: int | None = None) -> None:
+        super().__init__(num_classes=num_classes)
+        require_within("prob", prob, 0, 1)
+        require_choice("granularity", granularity, GRANULARITIES)
+        self.prob, self.granularity = prob, granularity
+
+    @abstractmethod
+    def mix_pairs(self, inputs: Tensor, targets: Tensor, perm: Tensor, draws: np.random.Generator) -> MixedBatch:
+        """Mix inputs (N, C, *S) and targets (N, K) with those at perm (N,); draws is all the randomness there is."""
+
+    def mix(self, inputs: Tensor, targets: Tensor, rng: StepRng) -> MixedBatch:
+        """Mix inputs (N, C, *S) and dense targets (N, K) with a random partner each; neither is modified."""
+        draws, count = rng.generator(self.name), len(inputs)
+        perm = to_device(draws.permutation(count), inputs.device)
+        mixes = draws.random(self.per_draw(count)) < self.prob
+        if not np.any(mixes):
+            return replace(unmixed(inputs, targets), name=self.name)
+        mixed = self.mix_pairs(inputs, targets, perm, draws)
+        if not np.all(mixes):
+            mixed = choose_rows([unmixed(inputs, targets), mixed], mixes.astype(np.int64))
+        return replace(mixed, name=self.name)
+
+    def per_draw(self, count: int) -> int | None:
+        """The ``size`` to hand to a NumPy generator: None for one draw a batch, N for one a sample."""
+        return None if self.granularity == "batch" else count
+
+    def draw_lam(self, draws: np.random.Generator, alpha: float, count: int) -> float | np.ndarray:
+        """Own share lam ~ Beta(alpha, alpha): a float for the batch, or (N,) float32."""
+        lam = draws.beta(alpha, alpha, self.per_draw(count))
+        return lam if self.granularity == "batch" else lam.astype(np.float32)
+
+    def draw_centers(self, draws: np.random.Generator, inputs: Tensor) -> np.ndarray:
+        """A pixel drawn uniformly: (d,) for the batch, or (N, d)."""
+        spatial = inputs.shape[2:]
+        return draws.integers(0, spatial, None if self.granularity == "batch" else (len(inputs), len(spatial)))

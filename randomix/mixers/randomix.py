@@ -1,0 +1,128 @@
+"""RandoMix.
+
+X. Liu, F. Shen, J. Zhao, C. Nie: RandoMix: A Mixed Sample Data Augmentation Method with Multiple Mixed Modes,
+equations 3 and 4:
+    x', y' = method(Pairs(X, RandPerm(X))),  method = RandChoices(Candidates, Weights)
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+from torch import Tensor, nn
+
+from randomix.mixers import build
+from randomix.mixers.base import (
+    GRANULARITIES,
+    BatchMixer,
+    Mixer,
+    choose_rows,
+    dense_targets,
+    require_choice,
+    require_positive,
+)
+from randomix.rng import StepRng
+from randomix.types import MixedBatch, MixedForward, MixedMode
+
+Candidate = str | Mapping[str, Any] | Mixer
+
+
+class RandoMix(BatchMixer):
+    """Draw one of several methods for each batch (or sample) and mix with it.
+
+    candidates: methods of any kind, as registry names, mappings (``{"name": "fmix", "alpha": 0.2}``) or mixers.
+    weights: relative frequencies, one for each candidate, >= 0; None is equal weights.
+    alpha: of Beta(alpha, alpha), > 0, and granularity are handed to the candidates given by name or mapping that have
+    such a setting and do not set it themselves.
+    granularity: "batch" draws one method for the batch, the same on all ranks (equal work); "sample" one for each
+    sample, whose partner comes from the whole batch: it runs every drawn method and needs candidates that mix inputs.
+    """
+
+    mode = MixedMode.BOTH
+
+    def __init__(
+        self,
+        *,
+        candidates: Sequence[Candidate] = ("mixup", "cutmix", "resizemix", "fmix"),
+        weights: Sequence[float] | None = None,
+        alpha: float = 1.0,
+        granularity: str = "batch",
+        num_classes: int | None = None,
+    ) -> None:
+        super().__init__(num_classes=num_classes)
+        require_positive("alpha", alpha)
+        require_choice("granularity", granularity, GRANULARITIES)
+        self.candidates = _mixers(candidates, alpha=alpha, granularity=granularity, num_classes=num_classes)
+        self.weights = _weights(weights, len(self.candidates))
+        self.alpha, self.granularity = alpha, granularity
+        self.mode = _joint_mode([c.mode for c, w in zip(self.candidates, self.weights, strict=True) if w > 0])
+        self._upper = np.cumsum(self.weights) / sum(self.weights)
+        if granularity == "sample":
+            self._require_input_mixers()
+
+    def forward_mixed(self, model: nn.Module, inputs: Tensor, labels: Tensor, rng: StepRng) -> MixedForward:
+        """Run the drawn candidate on inputs (N, C, *S); labels (N,) integers or (N, K) dense."""
+        if self.num_classes is not None:
+            labels = dense_targets(labels, self.num_classes)
+        if self.granularity == "batch":
+            candidate = self.candidates[self._draw(rng)]
+            return candidate.forward_mixed(model, inputs, labels, rng.child(candidate.name))
+        mixed = self.mix(inputs, dense_targets(labels, self.num_classes), rng)
+        return MixedForward(model(mixed.inputs), mixed.targets, mixed.lam, name=mixed.name)
+
+    def mix(self, inputs: Tensor, targets: Tensor, rng: StepRng) -> MixedBatch:
+        """Mix inputs (N, C, *S) and targets (N, K) with the drawn candidate, or one drawn for each sample."""
+        self._require_input_mixers()
+        if self.granularity == "batch":
+            return self._mix_with(self._draw(rng), inputs, targets, rng)
+        draws = rng.generator("choice").random(len(inputs))
+        used, choice = np.unique(np.searchsorted(self._upper, draws, side="right"), return_inverse=True)
+        mixed = choose_rows([self._mix_with(index, inputs, targets, rng) for index in used], choice)
+        return replace(mixed, name=self.name)
+
+    def _draw(self, rng: StepRng) -> int:
+        """Index of the candidate for this step, the same on all ranks."""
+        draw = rng.generator("choice", shared=True).random()
+        return int(np.searchsorted(self._upper, draw, side="right"))  # right: a weight of 0 is never drawn
+
+    def _mix_with(self, index: int, inputs: Tensor, targets: Tensor, rng: StepRng) -> MixedBatch:
+        candidate = self.candidates[index]
+        mixed = candidate.mix(inputs, targets, rng.child(candidate.name))
+        return mixed if mixed.name else replace(mixed, name=candidate.name)
+
+    def _require_input_mixers(self) -> None:
+        inside = [c.name for c in self.candidates if not isinstance(c, BatchMixer)]
+        if inside:
+            raise ValueError(
+                f"candidates {', '.join(inside)} mix inside the network: use forward_mixed(model, inputs, labels, rng) "
+                "and granularity 'batch'"
+            )
+
+
+def _mixers(candidates: Sequence[Candidate], num_classes: int | None, **shared: Any) -> list[Mixer]:
+    if isinstance(candidates, str | Mapping) or len(candidates) == 0:
+        raise ValueError(f"candidates must be a list of at least 1 mixer, got {candidates!r}")
+    return [c if isinstance(c, Mixer) else build(c, num_classes=num_classes, **shared) for c in candidates]
+
+
+def _weights(weights: Sequence[float] | None, count: int) -> list[float]:
+    if weights is None:
+        return [1.0] * count
+    if len(weights) != count:
+        raise ValueError(f"weights has {len(weights)} entries but candidates has {count}")
+    weights = [float(weight) for weight in weights]
+    if not all(0 <= weight < math.inf for weight in weights) or sum(weights) == 0:
+        raise ValueError(f"weights must be >= 0 and finite with a sum > 0, got {weights}")
+    return weights
+
+
+def _joint_mode(modes: Sequence[MixedMode]) -> MixedMode:
+    """The mode of a choice between modes: what mixes not at all adds nothing."""
+    distinct = set(modes) - {MixedMode.NONE}
+    if len(distinct) > 1:
+        return MixedMode.BOTH
+    return distinct.pop() if distinct else MixedMode.NONE
