@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -62,3 +63,51 @@ class TrainConfig:
     evaluators: list[str]  # those that run at the end
     seed: int = 0
     output_root: str = "outputs"
+
+
+@dataclass
+class EvalTrainerConfig:
+    """How an evaluation executes."""
+
+    device: str = "auto"
+    precision: str = "fp32"  # attacks need fp32: in fp16 small gradients vanish and attacks look weaker
+    eval_batch_size: int = 500
+    nproc: int = 1
+    threads: int | None = None
+    timeout_minutes: float = 10.0
+
+
+@dataclass
+class EvalConfig:
+    """One evaluation of a finished run."""
+
+    checkpoint: str  # the folder of a run, or a checkpoint file in it
+    evaluators: list[str]
+    evaluator: dict[str, Any]
+    trainer: EvalTrainerConfig
+    output_root: str = "outputs"
+
+
+def validate(config: Mapping[str, Any], schema: type = TrainConfig, known: Known | None = None) -> list[str]:
+    """Every problem of a resolved configuration, one line each: the key, its value, what is allowed, the fix.
+
+    ``schema`` is TrainConfig or EvalConfig. ``known`` maps a section (dataset, model, ...) to the keys that each of
+    its names takes; sections it lacks are not checked for unknown keys.
+    """
+    from randomix.engine.validation import check
+
+    return check(config, schema, known or {})
+
+
+def parse(config: Mapping[str, Any], schema: type = TrainConfig, known: Known | None = None) -> Any:
+    """The configuration as an instance of ``schema``; ConfigError with all problems at once."""
+    from randomix.engine.errors import ConfigError
+    from randomix.engine.validation import build, normalise
+
+    problems = validate(config, schema, known)
+    if problems:
+        raise ConfigError(problems)
+    return build(normalise(config), schema)
+
+
+Known = Mapping[str, Mapping[str, frozenset[str]]]

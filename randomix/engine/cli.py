@@ -1,0 +1,208 @@
+"""The command line of train.py and eval.py: hydra.main with all mistakes reported at once and with exit codes.
+
+Hydra is imported on use: a job that a launcher sends elsewhere needs this module, and importing it must stay cheap.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+import sys
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from randomix.engine.errors import BUG, INTERRUPTED, OK, USER, RunError
+from randomix.engine.schema import TrainConfig
+
+if TYPE_CHECKING:
+    from omegaconf import DictConfig
+
+    from randomix.engine.precheck import Plan
+
+Job = Callable[[dict[str, Any], str], int]  # (resolved configuration, label such as "[3/12]") -> exit code
+
+_KEYBOARD = 130  # what shells report for Ctrl-C; a run that wrote a checkpoint reports 75 instead
+
+
+class JobFailed(RunError):
+    """A run of a sweep failed in another process; it has reported the reason there."""
+
+    def __init__(self, label: str, exit_code: int, reason: str = "") -> None:
+        super().__init__(label, exit_code, reason)  # the arguments by which it travels between processes
+        self.exit_code = exit_code
+
+    def __str__(self) -> str:
+        label, code, reason = self.args
+        return f"run {label} failed with exit code {code}" + (f": {reason}" if reason else "")
+
+
+def main(job: Job, *, config_name: str, schema: type = TrainConfig) -> None:
+    """Run ``job`` for the command line of this process and exit with its code.
+
+    ``job`` is a function of the script itself; configs/ is beside the script.
+    """
+    root = Path(sys.modules[job.__module__].__file__ or "").resolve().parent
+    try:
+        code = _main(job, root, config_name, schema)
+    except KeyboardInterrupt:
+        print("interrupted before a run could save anything; the same command starts again", file=sys.stderr)
+        code = _KEYBOARD
+    sys.exit(code)
+
+
+def _main(job: Job, root: Path, config_name: str, schema: type) -> int:
+    from hydra._internal.utils import get_args_parser  # Hydra's own options, so that none is missing here
+
+    argv = sys.argv[1:]
+    args, unknown = get_args_parser().parse_known_args(argv)
+    problems = [_unknown_option(text) for text in unknown]
+    overrides = [o for o in args.overrides if "=" in o or o.startswith("~") or not unknown]  # the 5 of `--epochs 5`
+    runs = not (args.help or args.hydra_help or args.info or args.shell_completion or args.experimental_rerun)
+    own_files = args.config_path or args.config_name or any(o.startswith("hydra.searchpath") for o in overrides)
+    plan = None
+    if runs and not own_files:  # with other files Hydra's own messages have to do
+        plan = read_command(root, config_name, schema, overrides, args.multirun, args.config_dir)
+        problems += plan.problems
+        if not args.cfg:
+            problems += _torchrun_problems(plan)
+    if problems:
+        return report(problems, f"nothing was started; python {sys.argv[0]} --help has options and examples")
+    return _run(_HydraJob(job, schema, plan), root, config_name)
+
+
+def read_command(
+    root: Path, config_name: str, schema: type, overrides: list[str], multirun: bool = False, more: str | None = None
+) -> Plan:
+    """What a command line asks for and what is wrong with it. ``more`` is a further folder of configuration files."""
+    from hydra import version
+    from hydra._internal.hydra import Hydra
+    from hydra._internal.utils import create_config_search_path
+    from hydra.core.config_search_path import SearchPathQuery
+    from hydra.core.global_hydra import GlobalHydra
+
+    from randomix.engine.precheck import plan
+
+    version.setbase("1.3")
+    path = create_config_search_path(str(root / "configs"))
+    if more:
+        path.prepend("command-line", f"file://{Path(more).resolve()}", anchor=SearchPathQuery(provider="schema"))
+    hydra = Hydra.create_main_hydra2(task_name=config_name, config_search_path=path)
+    try:
+        return plan(hydra, config_name, overrides, schema, multirun)
+    finally:
+        GlobalHydra.instance().clear()
+
+
+def report(problems: list[str], hint: str = "") -> int:
+    """Print one line a problem, on one process of a torchrun job only; returns the exit code for wrong settings."""
+    if os.environ.get("RANK", "0") == "0":
+        for problem in problems:
+            print(f"error: {problem}", file=sys.stderr)
+        if hint:
+            print(hint, file=sys.stderr)
+    return USER
+
+
+def _print_run_error(error: RunError, label: str) -> None:
+    """One line a problem, with the rank where there are several: only one of them may have it."""
+    rank = os.environ.get("RANK")
+    where = [*([label] if label else []), *([f"rank {rank}:"] if rank else [])]
+    kind = [] if error.exit_code == INTERRUPTED else ["error:"]
+    for line in str(error).splitlines():
+        print(" ".join([*kind, *where, line]), file=sys.stderr)
+
+
+def _unknown_option(text: str) -> str:
+    bare = text.lstrip("-")
+    return f"{text}: no such option; keys are written without dashes: {bare if '=' in bare else f'{bare}=VALUE'}"
+
+
+def _torchrun_problems(plan: Plan) -> list[str]:
+    """Under torchrun every process runs this command: a sweep would be run by each, and more processes by each too."""
+    world = int(os.environ.get("WORLD_SIZE", "1"))
+    if "TORCHELASTIC_RUN_ID" not in os.environ and world == 1:
+        return []
+    if plan.multirun:
+        return [f"a sweep under torchrun would run in each of its {world} processes; "
+                f"use: python train.py -m trainer.nproc={world} ..."]  # fmt: skip
+    if any(text.startswith("trainer.nproc=") and text != "trainer.nproc=1" for job in plan.jobs for text in job):
+        return [f"trainer.nproc: torchrun has started {world} processes already; leave it out"]
+    return []
+
+
+class _HydraJob:
+    """What Hydra calls for each run. It is sent to other processes by joblib and submitit, so it holds plain data."""
+
+    def __init__(self, job: Job, schema: type, plan: Plan | None) -> None:
+        functools.update_wrapper(self, job)  # Hydra names the app after the wrapped function's file
+        self.job, self.schema = job, schema
+        self.num_jobs = plan.num_jobs if plan and plan.multirun else 0
+        self.in_process = plan is None or not plan.multirun or plan.launcher.endswith(".BasicLauncher")
+        self.failures: list[tuple[str, int]] = []
+
+    def __call__(self, config: DictConfig) -> int:
+        """Run one job. A failure ends the command, or lets a sweep go on and is remembered for its end."""
+        label = self._label()
+        code, reason = self._attempt(config, label)
+        if code == OK:
+            return OK
+        if not self.in_process:
+            raise JobFailed(label, code, reason)
+        if not self.num_jobs or code == INTERRUPTED:
+            raise SystemExit(code)
+        self.failures.append((label, code))
+        return code
+
+    def _label(self) -> str:
+        from hydra.core.hydra_config import HydraConfig
+        from omegaconf import OmegaConf
+
+        number = OmegaConf.select(HydraConfig.instance().cfg, "hydra.job.num", throw_on_missing=False)
+        return f"[{number + 1}/{self.num_jobs}]" if self.num_jobs and number is not None else ""
+
+    def _attempt(self, config: DictConfig, label: str) -> tuple[int, str]:
+        """The exit code of one run, and why it is not 0 if that is known here."""
+        from omegaconf import OmegaConf
+
+        from randomix.engine.schema import parse
+        from randomix.engine.validation import normalise
+
+        try:
+            plain = OmegaConf.to_container(config, resolve=True)
+            parse(plain, self.schema)
+            return self.job(normalise(plain), label), ""
+        except RunError as error:
+            _print_run_error(error, label)
+            return error.exit_code, str(error).partition("\n")[0]
+        except Exception as error:
+            traceback.print_exc()
+            return BUG, f"{type(error).__name__}: {error}"
+
+
+def _run(hydra_job: _HydraJob, root: Path, config_name: str) -> int:
+    """Hand over to Hydra; returns the exit code of the command."""
+    import hydra
+    from hydra.errors import HydraException
+    from omegaconf.errors import OmegaConfBaseException
+
+    if not hydra_job.in_process:  # workers start elsewhere and need the checkout's modules
+        os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [str(root), os.environ.get("PYTHONPATH")]))
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then leaves errors to us instead of printing and exiting with 1
+    decorated = hydra.main(version_base="1.3", config_path=str(root / "configs"), config_name=config_name)(hydra_job)
+    try:
+        decorated()
+    except JobFailed as error:
+        print(f"error: {error}", file=sys.stderr)
+        return error.exit_code
+    except (HydraException, OmegaConfBaseException) as error:
+        from randomix.engine.precheck import one_line
+
+        return report([one_line(error)])
+    except Exception:
+        traceback.print_exc()
+        return BUG
+    for label, code in hydra_job.failures:
+        print(f"error: run {label} failed with exit code {code}", file=sys.stderr)
+    return hydra_job.failures[0][1] if hydra_job.failures else OK

@@ -1,0 +1,187 @@
+"""What every setting may be: its type, its range, in words. One table for all sections; importing it needs no torch."""
+
+from __future__ import annotations
+
+import math
+import types
+import typing
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any
+
+
+def _anything(value: Any) -> bool:
+    return True
+
+
+@dataclass(frozen=True)
+class Rule:
+    """``hint`` is a type; ``test`` is asked once the type is right; ``text`` completes "must be a number"."""
+
+    hint: Any
+    text: str = ""
+    test: Callable[[Any], bool] = _anything
+    choices: tuple[str, ...] = ()
+
+    def accepts(self, value: Any) -> bool:
+        """Whether a value has the type and passes the test. None passes where the annotation allows it."""
+        if not matches(value, self.hint):
+            return False
+        if value is None:
+            return True
+        return value in self.choices if self.choices else self.test(value)
+
+    def allowed(self) -> str:
+        """The values in words: ``a whole number of at least 1 or null``."""
+        words = "one of " + ", ".join(self.choices) if self.choices else f"{_words(self.hint)} {self.text}".strip()
+        return f"null or {words}" if matches(None, self.hint) else words
+
+
+def matches(value: Any, hint: Any) -> bool:
+    """Whether a value is of an annotated type. Booleans are no numbers, 1.0 is no whole number, 1 is a number."""
+    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
+    if origin in (types.UnionType, typing.Union):
+        return any(matches(value, a) for a in arguments)
+    if origin is list:
+        return isinstance(value, list) and all(matches(v, arguments[0]) for v in value)
+    if hint is float:
+        return type(value) in (int, float) and math.isfinite(value)
+    if hint in (None, type(None)):
+        return value is None
+    return type(value) is hint
+
+
+def is_real(hint: Any) -> bool:
+    """Whether an annotation means numbers with fractions, so that 1 and 1.0 are the same setting."""
+    return hint is float or float in typing.get_args(hint)
+
+
+def _words(hint: Any) -> str:
+    names = {bool: "true or false", int: "a whole number", float: "a number", str: "a text"}
+    several = {int: "a list of whole numbers", float: "a list of numbers", str: "a list of names"}
+    for h in typing.get_args(hint) if typing.get_origin(hint) in (types.UnionType, typing.Union) else (hint,):
+        if typing.get_origin(h) is list:
+            return several[typing.get_args(h)[0]]
+        if h in names:
+            return names[h]
+    raise TypeError(f"no words for {hint}")
+
+
+def optional(rule: Rule) -> Rule:
+    """The rule, with null as a further value."""
+    return replace(rule, hint=rule.hint | None)
+
+
+def choice(*names: str) -> Rule:
+    """One of some names."""
+    return Rule(str, choices=names)
+
+
+def at_least(minimum: int) -> Rule:
+    """A whole number from ``minimum`` on."""
+    return Rule(int, f"of at least {minimum}", lambda v: v >= minimum)
+
+
+FLAG = Rule(bool)
+TEXT = Rule(str, "that is not empty", lambda v: bool(v.strip()))
+POSITIVE = Rule(float, "above 0", lambda v: v > 0)
+NOT_NEGATIVE = Rule(float, "of at least 0", lambda v: v >= 0)
+UNIT = Rule(float, "from 0 to 1", lambda v: 0 <= v <= 1)
+BELOW_ONE = Rule(float, "from 0 to below 1", lambda v: 0 <= v < 1)
+FILL = Rule(
+    float | list[float],
+    "from 0 to 1, or a list of one a channel",
+    lambda v: all(0 <= c <= 1 for c in (v if isinstance(v, list) else [v])),
+)
+WEIGHTS = Rule(list[float], "of at least 0, not all 0", lambda v: min(v, default=-1) >= 0 and sum(v) > 0)
+RANGE = Rule(list[float], "[low, high] with 0 < low <= high <= 1", lambda v: len(v) == 2 and 0 < v[0] <= v[1] <= 1)
+FRACTIONS = Rule(
+    list[float], "between 0 and 1, increasing", lambda v: all(a < b for a, b in zip([0, *v], [*v, 1], strict=True))
+)
+
+# By name, or by section and name where one name means two things.
+RULES: dict[str, Rule] = {
+    "name": TEXT,
+    "seed": at_least(0),
+    "output_root": TEXT,
+    "checkpoint": TEXT,
+    "evaluators": Rule(list[str]),
+    # recipe
+    "epochs": at_least(1),
+    "batch_size": at_least(1),
+    "lr": POSITIVE,
+    "momentum": BELOW_ONE,
+    "nesterov": FLAG,
+    "weight_decay": NOT_NEGATIVE,
+    "decay_norms": FLAG,
+    "schedule": choice("cosine", "multistep", "constant"),
+    "milestones": FRACTIONS,
+    "gamma": POSITIVE,
+    "min_lr": NOT_NEGATIVE,
+    "warmup_epochs": NOT_NEGATIVE,
+    "loss": choice("cross_entropy", "softmax_bce"),
+    "ema_decay": optional(Rule(float, "between 0 and 1", lambda v: 0 < v < 1)),
+    "accumulate": at_least(1),
+    # trainer
+    "device": choice("auto", "cpu", "cuda"),
+    "precision": choice("auto", "fp32", "bf16", "fp16"),
+    "compile": FLAG,
+    "channels_last": FLAG,
+    "nproc": at_least(1),
+    "threads": optional(at_least(1)),
+    "deterministic": FLAG,
+    "resume": choice("auto", "never"),
+    "log_every_steps": at_least(1),
+    "eval_every_epochs": at_least(1),
+    "checkpoint_every_epochs": at_least(1),
+    "keep_last": at_least(1),
+    "eval_batch_size": at_least(1),
+    "timeout_minutes": POSITIVE,
+    # dataset
+    "root": optional(TEXT),
+    "train_size": optional(at_least(1)),
+    "test_size": optional(at_least(1)),
+    "num_classes": at_least(2),
+    "channels": at_least(1),
+    "height": at_least(1),
+    "crop_padding": at_least(0),
+    "flip": FLAG,
+    "verify": FLAG,
+    # model; width is that of fake_images too
+    "width": at_least(1),
+    "blocks": Rule(list[int], "of at least 1", lambda v: min(v, default=0) >= 1),
+    "stem_kernel": optional(Rule(int, "that is odd", lambda v: v % 2 == 1)),
+    "stem_stride": optional(at_least(1)),
+    "stem_norm": FLAG,
+    "final_norm": FLAG,
+    "shortcut": choice("preact", "raw"),
+    # mixer
+    "label": optional(TEXT),
+    "alpha": POSITIVE,
+    "prob": UNIT,
+    "weights": optional(WEIGHTS),
+    "granularity": choice("batch", "sample"),
+    "scale": RANGE,
+    "decay_power": POSITIVE,
+    "max_soft": Rule(float, "from 0 to 0.5", lambda v: 0 <= v <= 0.5),
+    "spectrum": choice("code", "paper"),
+    "label_lam": choice("drawn", "mask"),
+    # evaluator
+    "sigma": NOT_NEGATIVE,
+    "repeats": at_least(1),
+    "kind": choice("random_blocks", "center", "boundary", "grid"),
+    "n_blocks": at_least(0),
+    "block": optional(at_least(1)),
+    "placement": choice("clipped", "inside"),
+    "fill": FILL,
+    # logger
+    "project": optional(TEXT),
+    "entity": optional(TEXT),
+    "group": optional(TEXT),
+    "mode": choice("offline", "online", "disabled"),
+}
+
+
+def rule_for(path: str) -> Rule | None:
+    """The rule of a key such as ``recipe.lr``, by its last part; None where anything goes."""
+    return RULES.get(path.rpartition(".")[2])
