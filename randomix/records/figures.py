@@ -108,8 +108,8 @@ def _curves(table: Table, key: str, name: str) -> str:
             axes.yaxis.set_minor_formatter(lambda value, _: f"{value:g}" if f"{value:e}"[0] in "235" else "")
         axes.set_ylabel(name + (", log scale" if low > 0 else ""))
         axes.margins(x=0.01)
-        columns = 2 if len(table.rows) > 4 else 1
-        axes.legend(fontsize=9.5, ncols=columns, loc="upper right")
+        columns = 3 if len(table.rows) > 4 else min(len(table.rows), 2)
+        axes.legend(fontsize=10, ncols=columns, loc="upper center", bbox_to_anchor=(0.47, -0.14))
         return finish()
 
 

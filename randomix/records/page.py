@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from html import escape
 
@@ -102,9 +103,10 @@ def _sheet(dataset: str, address: str) -> str:
 
 def _records(records: Sequence[RunRecord], link: Link) -> str:
     """All runs, one line each."""
-    head = ("Record", "Method", "Seed", "Clean error (%)", "Seconds", "Hardware", "Commit", "Finished")
+    head = ("Record", "Method", "Seed", "Clean error (%)", "Seconds", "Commit", "Finished", "Hardware")
+    folder = os.path.commonpath([r.path.parent.parent for r in records])  # what all names begin with tells nothing
     columns = "".join(f'<th scope="col" aria-sort="none"><button type="button">{name}</button></th>' for name in head)
-    rows = "\n".join(_record_row(r, link) for r in records)
+    rows = "\n".join(_record_row(r, folder, link) for r in records)
     return (
         '<section id="records">\n<h2>Records</h2>\n'
         '<div class="scroll records" tabindex="0" role="region" aria-label="Records">\n<table class="sortable">\n'
@@ -112,19 +114,20 @@ def _records(records: Sequence[RunRecord], link: Link) -> str:
     )
 
 
-def _record_row(record: RunRecord, link: Link) -> str:
+def _record_row(record: RunRecord, folder: str, link: Link) -> str:
     def numeric(value: float | None, digits: int) -> str:
         return f'<td data-value="{value!r}">{value:.{digits}f}</td>' if value is not None else _EMPTY_CELL
 
+    name = record.path.relative_to(folder).as_posix()
     cells = [
-        f'<th scope="row"><a href="{escape(link(record))}">{escape(record.path.as_posix())}</a></th>',
+        f'<th scope="row"><a href="{escape(link(record))}">{escape(name)}</a></th>',
         f"<td>{escape(record.mixer.label)}</td>",
         f'<td data-value="{record.seed}">{record.seed}</td>',
         numeric(record.metric("top1_error"), 2),
         numeric(record.timing.get("seconds"), 1),
-        f"<td>{escape(hardware_text(record))}</td>",
         f"<td>{escape(commit_text(record))}</td>",
         f"<td>{escape(record.finished or EMPTY)}</td>",
+        f"<td>{escape(hardware_text(record))}</td>",
     ]
     return f"<tr>{''.join(cells)}</tr>"
 

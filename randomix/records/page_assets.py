@@ -17,13 +17,15 @@ a { color: var(--link); }
 code, pre { font-family: ui-monospace, "Liberation Mono", monospace; font-size: .9em; }
 pre { background: var(--panel); border: 1px solid var(--line); border-radius: 6px;
   padding: .75rem 1rem; overflow-x: auto; }
-.scroll { overflow-x: auto; border: 1px solid var(--line); border-radius: 8px; }
+.scroll { overflow-x: auto; border: 1px solid var(--line); border-radius: 8px;
+  background: linear-gradient(to left, var(--paper) 30%, transparent) right / 3rem 100% no-repeat local,
+    linear-gradient(to left, var(--line), transparent) right / 1rem 100% no-repeat scroll; }
 table { border-collapse: collapse; width: 100%; font-variant-numeric: tabular-nums; }
 .what { font-size: .9rem; max-width: 60rem; }
 th, td { padding: .5rem .75rem; text-align: left; vertical-align: top; border-top: 1px solid var(--line); }
-thead th { background: var(--panel); border-top: 0; padding: 0; vertical-align: bottom; }
+thead th { border-top: 0; padding: 0; vertical-align: bottom; }
 tbody th { font-weight: 600; position: sticky; left: 0; background: var(--paper); }
-thead th:first-child { position: sticky; left: 0; z-index: 1; }
+thead th:first-child { position: sticky; left: 0; z-index: 1; background: var(--paper); }
 thead button { all: unset; box-sizing: border-box; display: block; width: 100%; height: 100%; padding: .5rem .75rem;
   font-weight: 600; font-size: .9rem; cursor: pointer; }
 thead button:focus-visible, summary:focus-visible, a:focus-visible, .scroll:focus-visible {
@@ -51,8 +53,7 @@ figure svg text { font-family: system-ui, "Liberation Sans", sans-serif !importa
 .sheet img { display: block; max-width: 100%; min-width: 40rem; height: auto; margin: 0 auto; }
 figcaption { font-size: .85rem; color: var(--soft); margin-top: .5rem; }
 .sheet figcaption { color: #59636e; }
-.records td, .records tbody th { font-size: .85rem; }
-.records tbody th, .records td:nth-child(-n+2), .records td:last-child { white-space: nowrap; }
+.records td, .records tbody th { font-size: .85rem; white-space: nowrap; }
 .records tbody th { font-weight: 400; }
 footer { color: var(--soft); font-size: .85rem; margin-top: 3rem; padding-bottom: 3rem; }
 @media (max-width: 40rem) {

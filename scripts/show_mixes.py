@@ -1,0 +1,179 @@
+"""What the methods do to samples: python scripts/show_mixes.py --dataset digits --mixers mixup cutmix --out sheet.png.
+
+One row a pair of samples: the two samples, then the mix of every method with the share of each label. Methods that
+mix inside the network cannot be shown. The same arguments give the same picture. Exit codes: 0 done, 2 wrong argument.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+CHECKOUT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(CHECKOUT))
+
+if TYPE_CHECKING:
+    import torch
+    from matplotlib.axes import Axes
+
+    from randomix.engine.protocols import Data
+    from randomix.mixers.base import Mixer
+
+DEFAULT_MIXERS = ("mixup", "cutmix", "fmix", "resizemix")
+SHARES = (0.25, 0.75)  # of the first sample, for the picture: extreme draws show nothing
+TRIES = 500
+
+
+@dataclass(frozen=True)
+class Panel:
+    """One picture of the sheet: pixels (C, *S) in [0, 1], a heading and a line below."""
+
+    pixels: torch.Tensor
+    heading: str
+    below: str
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line; returns the exit code."""
+    options = _parser().parse_args(arguments)
+    from randomix.engine.errors import RunError
+
+    try:
+        data = load_data(options.dataset, options.root)
+        rows = sheet(data, options.mixers, samples=options.samples, seed=options.seed)
+        draw(rows, options.out)
+    except (RunError, ValueError, ImportError) as error:
+        print(f"show_mixes.py: {str(error).splitlines()[0]}", file=sys.stderr)
+        return 2
+    except OSError as error:
+        print(f"show_mixes.py: cannot write {options.out}: {error.strerror or error}", file=sys.stderr)
+        return 2
+    print(options.out)
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    from randomix import mixers
+
+    parser = argparse.ArgumentParser(prog="show_mixes.py", description=__doc__.partition("\n")[0])
+    parser.add_argument("--dataset", default="digits", help="a file of configs/dataset (default: digits)")
+    parser.add_argument("--root", help="folder of the data, if not the configured one")
+    parser.add_argument("--mixers", nargs="+", default=list(DEFAULT_MIXERS), choices=mixers.available(), metavar="NAME",
+                        help=f"of {', '.join(mixers.available())} (default: {' '.join(DEFAULT_MIXERS)})")  # fmt: skip
+    parser.add_argument("--out", type=Path, default=Path("mixes.png"), help="png, svg or pdf (default: mixes.png)")
+    parser.add_argument("--samples", type=int, default=6, help="rows, each a pair of samples (default: 6)")
+    parser.add_argument("--seed", type=int, default=0)
+    return parser
+
+
+def load_data(name: str, root: str | None = None) -> Data:
+    """The data set of configs/dataset/NAME.yaml; ValueError names the choices for an unknown one."""
+    from omegaconf import OmegaConf
+
+    import datasets
+
+    folder = CHECKOUT / "configs" / "dataset"
+    if not (folder / f"{name}.yaml").is_file():
+        raise ValueError(f"--dataset {name}: choose from {', '.join(sorted(p.stem for p in folder.glob('*.yaml')))}")
+    config: Any = OmegaConf.to_container(OmegaConf.load(folder / f"{name}.yaml"), resolve=True)
+    return datasets.build(config if root is None else config | {"root": root})
+
+
+def sheet(data: Data, names: Sequence[str], *, samples: int, seed: int) -> list[list[Panel]]:
+    """Rows of panels: a pair of samples of different classes, then each method's mix of the two."""
+    from randomix import mixers
+
+    if samples < 1:
+        raise ValueError(f"--samples is {samples}, expected at least 1")
+    built = [mixers.build(name, num_classes=data.num_classes) for name in names]
+    inside = [m.name for m in built if not hasattr(m, "mix")]
+    if inside:
+        raise ValueError(f"--mixers {' '.join(inside)}: mixes inside the network, there is no picture of it")
+    rows = []
+    for row, (inputs, labels) in enumerate(pairs(data, samples, seed)):
+        own = [Panel(x, head, data.class_names[c]) for x, head, c in zip(inputs, ("a", "b"), labels, strict=True)]
+        rows.append(own + [mix_pair(m, inputs, labels, data.class_names, seed=seed + row) for m in built])
+    return rows
+
+
+def pairs(data: Data, count: int, seed: int) -> list[tuple[torch.Tensor, torch.Tensor]]:
+    """``count`` pairs (inputs (2, C, *S) in [0, 1], labels (2,)) of different classes from the test samples."""
+    import numpy as np
+    import torch
+
+    batch = next(iter(data.eval_set(torch.device("cpu")).batches(max(64, 8 * count))))
+    order = np.random.default_rng(seed).permutation(len(batch.labels)).tolist()
+    found = []
+    while order and len(found) < count:
+        first = order.pop(0)
+        second = next((i for i in order if batch.labels[i] != batch.labels[first]), None)
+        if second is None:
+            break
+        order.remove(second)
+        found.append((batch.inputs[[first, second]], batch.labels[[first, second]]))
+    if len(found) < count:
+        raise ValueError(f"--samples {count}: found only {len(found)} pairs of different classes")
+    return found
+
+
+def mix_pair(mixer: Mixer, inputs: torch.Tensor, labels: torch.Tensor, names: Sequence[str], *, seed: int) -> Panel:
+    """The first draw of ``mixer`` that mixes the pair with a share in SHARES (the last one, if there is none)."""
+    from randomix.rng import StepRng
+
+    for step in range(TRIES):
+        mixed = mixer(inputs, labels, StepRng(seed=seed, step=step))
+        share = float(mixed.targets[0, labels[0]])
+        if SHARES[0] <= share <= SHARES[1]:
+            break
+    shares = [(names[int(c)], float(mixed.targets[0, c])) for c in labels]
+    used = f"{mixed.name}\n" if mixed.name not in ("", mixer.name) else ""
+    below = "  ".join(f"{_short(n)} {s:.0%}" for n, s in shares)
+    return Panel(mixed.inputs[0], type(mixer).__name__, f"{used}λ {float(mixed.lam[0]):.2f}\n{below}")
+
+
+def draw(rows: Sequence[Sequence[Panel]], out: Path) -> None:
+    """Write the sheet; the format follows the ending of ``out``."""
+    try:
+        import matplotlib
+        from matplotlib.figure import Figure
+    except ImportError:
+        raise ImportError("drawing needs matplotlib: pip install 'randomix[report]'") from None
+
+    out.parent.mkdir(parents=True, exist_ok=True)
+    with matplotlib.rc_context({"svg.hashsalt": "randomix", "font.size": 11}):
+        columns = len(rows[0])
+        figure = Figure(figsize=(1.45 * columns, 1.95 * len(rows) + 0.3), layout="constrained")
+        grid = figure.subplots(len(rows), columns, squeeze=False)
+        for i, row in enumerate(rows):
+            for axes, panel in zip(grid[i], row, strict=True):
+                _draw_panel(axes, panel)
+                if i == 0:
+                    axes.set_title(panel.heading, fontsize=12)
+        metadata = {"Software": None} if out.suffix == ".png" else {"Date": None} if out.suffix == ".svg" else {}
+        figure.savefig(out, dpi=130, metadata=metadata)
+
+
+def _draw_panel(axes: Axes, panel: Panel) -> None:
+    pixels = panel.pixels.float().cpu().numpy()
+    if pixels.ndim == 2:  # a signal (C, L)
+        axes.plot(pixels.T, linewidth=0.6)
+        axes.set_box_aspect(0.6)
+    elif pixels.shape[0] == 1:
+        axes.imshow(pixels[0], cmap="gray", vmin=0, vmax=1, interpolation="nearest")
+    else:
+        axes.imshow(pixels[:3].transpose(1, 2, 0).clip(0, 1), interpolation="nearest")
+    axes.set_xticks([])
+    axes.set_yticks([])
+    axes.set_xlabel(panel.below if "\n" in panel.below else _short(panel.below), fontsize=9.5)
+
+
+def _short(name: str, length: int = 14) -> str:
+    return name if len(name) <= length else name[: length - 1] + "…"
+
+
+if __name__ == "__main__":
+    sys.exit(main())
