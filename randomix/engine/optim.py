@@ -37,9 +37,15 @@ def build_optimizer(model: nn.Module, recipe: RecipeConfig) -> torch.optim.SGD:
         if parameter.requires_grad:
             (weights if recipe.decay_norms or parameter.ndim > 1 else norms).append(parameter)
     groups = [{"params": weights}, {"params": norms, "weight_decay": 0.0}] if norms else weights
-    return torch.optim.SGD(
+    optimizer = torch.optim.SGD(
         groups, recipe.lr, recipe.momentum, weight_decay=recipe.weight_decay, nesterov=recipe.nesterov, fused=True
     )
+    if recipe.momentum:
+        # The fused step makes its buffers without values; if the scaler skips the first step (an overflow, common in
+        # float16), they would stay so and reach the weights. With no dampening, zeros give the same first step.
+        for parameter in weights + norms:
+            optimizer.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
+    return optimizer
 
 
 @dataclass(frozen=True)

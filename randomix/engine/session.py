@@ -25,7 +25,7 @@ from randomix.engine.status import Status
 from randomix.engine.stopper import Stopper
 from randomix.engine.trainer import Trainer
 from randomix.records import identity, provenance, record
-from randomix.robustness.evaluators import run_evaluators
+from randomix.robustness.evaluators import check_evaluators, run_evaluators
 
 
 class TrainingSession:
@@ -43,7 +43,8 @@ class TrainingSession:
         main = self.world.is_main
         if main:
             self._exits.enter_context(self.folder.locked())
-        log = self.folder.log if main else self.folder.root / f"rank-{self.world.rank}.log"
+        log = self.folder.log if main else self.folder.root / "logs" / f"rank-{self.world.rank}.log"
+        log.parent.mkdir(exist_ok=True)
         self.reporter = self._exits.enter_context(Reporter(log, label=self._label, quiet=not main))
         return self
 
@@ -59,7 +60,9 @@ class TrainingSession:
         epoch = step // self.trainer.steps_per_epoch if self.trainer is not None else 0
         last = self.folder.checkpoints / "last.pt"
         checkpoint = str(last.relative_to(self.folder.root)) if last.exists() else None
-        Status(state, reason, step, epoch, checkpoint, exit_code).write(self.folder.status)
+        Status(self.folder.status).update(
+            state, step=step, epoch=epoch, checkpoint=checkpoint, reason=reason, exit_code=exit_code
+        )
 
     # -- the run -------------------------------------------------------------------------------------------------
 
@@ -69,6 +72,7 @@ class TrainingSession:
         _set_up_torch(self.config, self.world)
         data = data_factory(self.config.dataset)
         self._check_data(data.num_train)
+        check_evaluators(self.config.evaluators, self.config.evaluator, data.sample_shape)
         torch.manual_seed(self.config.seed)  # the initial weights
         model = model_factory(self.config.model, sample_shape=data.sample_shape, num_classes=data.num_classes)
         mixer = mixers.build(self.config.mixer, num_classes=data.num_classes)
@@ -130,6 +134,7 @@ class TrainingSession:
                     "the same command continues"
                 )
         reporter.stop()
+        distributed.sync_buffers(trainer.evaluated_model)
         return run_evaluators(
             trainer.evaluated_model,
             trainer.eval_set,

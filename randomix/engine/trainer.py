@@ -203,6 +203,7 @@ class Trainer:
 
     def evaluate(self) -> dict[str, float]:
         """Exact accuracy on the clean test set: top1, top1_error, top5 in percent, test_loss."""
+        distributed.sync_buffers(self.evaluated_model)  # every rank counts its samples with the same statistics
         result = evaluate(
             self.evaluated_model,
             self.eval_set,
@@ -212,7 +213,7 @@ class Trainer:
         )
         return {
             "top1": result.top1,
-            "top1_error": 100.0 - result.top1,
+            "top1_error": result.top1_error,
             "top5": result.top5,
             "test_loss": result.loss,
         }
@@ -242,8 +243,9 @@ class Trainer:
         self.model.load_state_dict(state["model"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.scaler.load_state_dict(state["scaler"])
+        average = state["average"]
         if self.average is not None:
-            self.average.module.load_state_dict(state["average"])
+            self.average.module.load_state_dict(average)
         if self.world.is_main:
             self.meter.load_state(state["meter"])  # sums over all ranks: one rank carries them on
         seconds, cpu_seconds = state["seconds"]
