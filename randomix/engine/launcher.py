@@ -29,6 +29,7 @@ from randomix.engine.files import probe_writable
 STORE = "RANDOMIX_STORE"  # the file through which the workers of one launch find each other
 _FORWARDED = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
 _AGREED = (OK, INTERRUPTED, NONFINITE)  # all ranks end so at the same step: the others are about to follow
+_START_METHOD = "spawn"  # fork would copy whatever threads and CUDA state the caller has
 _GRACE, _PATIENCE = 6.0, 60.0  # seconds between SIGTERM and SIGKILL; until SIGTERM after an agreed end
 
 
@@ -81,7 +82,6 @@ def launch(
     *,
     threads_per_process: int | None = None,
     status_file: Path | None = None,
-    start_method: str = "spawn",
 ) -> int:
     """Call ``worker(*args)`` in ``nproc`` processes and return the exit code; ``distributed.init`` makes them one job.
 
@@ -102,7 +102,7 @@ def launch(
     threads = threads_per_process or max(1, (os.cpu_count() or 1) // nproc)
     store_folder = tempfile.mkdtemp(prefix="randomix-")
     payload = pickle.dumps((worker, args))  # by name: the child sets its environment before it imports the worker
-    job = _Job(multiprocessing.get_context(start_method))
+    job = _Job(multiprocessing.get_context(_START_METHOD))
     try:
         with _forwarding(job):
             for rank in range(nproc):

@@ -18,7 +18,7 @@ STATES = tuple(_EXIT_CODES)
 class RunStatus:
     """How a run stands. ``checkpoint`` is a file name; ``exit_code`` is None while it runs; ``updated`` is UTC."""
 
-    state: str = "running"  # one of STATES
+    state: str  # one of STATES
     reason: str = ""
     step: int = 0
     epoch: int = 0
@@ -55,7 +55,7 @@ class Status:
         changes = {name: value for name, value in given.items() if value is not None}
         code = _EXIT_CODES.get(state) if exit_code is None else exit_code
         now = datetime.now(UTC).isoformat(timespec="seconds")
-        known = read(self.path) or RunStatus()
+        known = read(self.path) or RunStatus(state)
         new = replace(known, state=state, reason=reason, exit_code=code, updated=now, **changes)
         write_atomic(self.path, json.dumps(asdict(new), indent=2) + "\n")
 
@@ -68,6 +68,7 @@ def read(path: Path) -> RunStatus | None:
     """The status at ``path``; None where there is none or it cannot be understood. Unknown keys are left out."""
     try:
         content = json.loads(Path(path).read_bytes())
-        return RunStatus(**{field.name: content[field.name] for field in fields(RunStatus) if field.name in content})
-    except (OSError, ValueError, TypeError):
+        known = {field.name: content[field.name] for field in fields(RunStatus) if field.name in content}
+        return RunStatus(content["state"], **{name: value for name, value in known.items() if name != "state"})
+    except (OSError, ValueError, TypeError, KeyError):
         return None

@@ -1,0 +1,324 @@
+"""Checkpoints: round trip, what is kept, damage, full disks, foreign code."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import zipfile
+from collections import OrderedDict
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from randomix.engine import checkpoint, files
+from randomix.engine.checkpoint import REQUIRED, Checkpointer, CheckpointError
+from randomix.engine.errors import STORAGE, USER, StorageError
+
+
+def state_at(step: int, size: int = 2000) -> dict:
+    model = torch.nn.Linear(size // 10, 10)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
+    model(torch.randn(2, size // 10)).sum().backward()
+    optimizer.step()
+    return {
+        "format": 1,
+        "step": step,
+        "model": model.state_dict(),
+        "optimizer": optimizer.state_dict(),
+        "config": "seed: 0\n",
+        "history": [{"top1": 91.5, "epoch": 1}],
+        "best": None,
+    }
+
+
+def names(folder: Path) -> list[str]:
+    return sorted(os.listdir(folder))
+
+
+def test_what_was_saved_comes_back_equal(tmp_path):
+    state = state_at(7)
+    path = Checkpointer(tmp_path).save(state, step=7)
+    loaded = Checkpointer(tmp_path).load()
+    assert path == tmp_path / "last.pt"
+    assert loaded.step == 7
+    assert loaded.path == tmp_path / "step-00000007.pt"
+    assert all(torch.equal(loaded.state["model"][k], v) for k, v in state["model"].items())
+    buffers = state["optimizer"]["state"]
+    assert all(
+        torch.equal(loaded.state["optimizer"]["state"][i]["momentum_buffer"], b["momentum_buffer"])
+        for i, b in buffers.items()
+    )
+    rest = ("format", "config", "history", "best")
+    assert {k: loaded.state[k] for k in rest} == {k: state[k] for k in rest}
+
+
+def test_an_empty_folder_or_none_at_all_holds_nothing(tmp_path):
+    assert Checkpointer(tmp_path).load() is None
+    assert Checkpointer(tmp_path / "none").load() is None
+
+
+@pytest.mark.parametrize("keep", [-1, 0, 1, 2, 3, 4])
+def test_the_newest_k_stay_also_when_resumed_and_best_and_foreign_files_always(tmp_path, keep):
+    (tmp_path / "step-notes.pt").touch()
+    (tmp_path / "step-1.pt").touch()
+    for step in (10, 20, 30):
+        Checkpointer(tmp_path, keep).save(state_at(step), step=step, is_best=step == 10)
+    resumed = Checkpointer(tmp_path, keep)
+    for step in (40, 50, 60):
+        resumed.save(state_at(step), step=step)
+    kept = [10, 20, 30, 40, 50, 60][-keep:] if keep > 0 else []
+    steps = [10, 20, 30, 40, 50, 60] if keep == -1 else kept
+    expected = [f"step-{s:08d}.pt" for s in steps] + ["best.pt", "last.pt", "step-notes.pt", "step-1.pt"]
+    assert names(tmp_path) == sorted(expected)
+    assert checkpoint.read(tmp_path / "best.pt")["step"] == 10
+    assert checkpoint.read(tmp_path / "last.pt")["step"] == 60
+    assert Checkpointer(tmp_path, keep).load().step == 60
+
+
+def test_last_and_best_take_no_space_of_their_own(tmp_path):
+    Checkpointer(tmp_path).save(state_at(1), step=1, is_best=True)
+    files_ = {(p.stat().st_ino) for p in tmp_path.iterdir()}
+    assert names(tmp_path) == ["best.pt", "last.pt", "step-00000001.pt"]
+    assert len(files_) == 1
+
+
+def test_nothing_is_removed_before_the_new_file_was_verified(tmp_path, monkeypatch):
+    keeper = Checkpointer(tmp_path, keep_last=1)
+    keeper.save(state_at(1), step=1, is_best=True)
+    before = {p.name: p.stat().st_ino for p in tmp_path.iterdir()}
+    monkeypatch.setattr(zipfile.ZipFile, "testzip", lambda self: "archive/data/0")
+    with pytest.raises(StorageError, match=r"read back damaged.*last good checkpoint: step-00000001\.pt"):
+        keeper.save(state_at(2), step=2, is_best=True)
+    assert {p.name: p.stat().st_ino for p in tmp_path.iterdir()} == before
+
+
+def test_a_stale_file_of_a_later_step_does_not_push_out_the_new_one(tmp_path):
+    keeper = Checkpointer(tmp_path, keep_last=1)
+    keeper.save(state_at(30), step=30)
+    (tmp_path / "last.pt").unlink()
+    (tmp_path / "step-00000030.pt").write_bytes(b"damaged")
+    keeper.save(state_at(20), step=20)
+    assert (tmp_path / "step-00000020.pt").exists()
+    assert keeper.load().step == 20
+
+
+def _cut(share: float):
+    def damage(path: Path) -> None:
+        data = path.read_bytes()
+        path.write_bytes(data[: int(len(data) * share)])
+
+    return damage
+
+
+def _flip(position_of) -> object:
+    def damage(path: Path) -> None:
+        data = bytearray(path.read_bytes())
+        data[position_of(path)] ^= 0x10
+        path.write_bytes(data)
+
+    return damage
+
+
+def _in_tensor(path: Path) -> int:
+    with zipfile.ZipFile(path) as archive:
+        member = max(archive.infolist(), key=lambda m: m.file_size)
+        return path.read_bytes().index(archive.read(member)) + member.file_size // 2
+
+
+def _in_header(path: Path) -> int:
+    return 2  # the first local header's signature
+
+
+DAMAGES = {
+    "empty": _cut(0),
+    "half": _cut(0.5),
+    "99 percent": _cut(0.99),
+    "bit in a tensor": _flip(_in_tensor),
+    "bit in a header": _flip(_in_header),
+    "another type of file": lambda path: path.write_text("<html>404</html>"),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_every_damage_is_named_and_the_one_before_is_used(tmp_path, damage):
+    warnings: list[str] = []
+    keeper = Checkpointer(tmp_path, log=warnings.append)
+    for step in (10, 20):
+        keeper.save(state_at(step), step=step, is_best=step == 20)
+    DAMAGES[damage](tmp_path / "step-00000020.pt")  # last.pt and best.pt are the same file
+    before = names(tmp_path)
+    loaded = keeper.load()
+    assert loaded.step == 10
+    assert len(warnings) == 1
+    assert "step-00000020.pt" in warnings[0]
+    assert "\n" not in warnings[0]
+    assert names(tmp_path) == before
+
+
+def test_torch_alone_would_have_loaded_the_flipped_bit(tmp_path):
+    path = Checkpointer(tmp_path).save(state_at(1), step=1)
+    DAMAGES["bit in a tensor"](path)
+    torch.load(path, weights_only=True)  # why checksums are compared here
+    with pytest.raises(CheckpointError, match=r"checksum of .* is wrong"):
+        checkpoint.read(path)
+
+
+def test_all_damaged_is_an_error_that_deletes_nothing(tmp_path):
+    warnings: list[str] = []
+    keeper = Checkpointer(tmp_path, log=warnings.append)
+    for step in (10, 20):
+        keeper.save(state_at(step), step=step)
+    for path in tmp_path.glob("step-*"):
+        DAMAGES["half"](path)
+    before = names(tmp_path)
+    with pytest.raises(CheckpointError, match=r"none of step-00000020\.pt, step-00000010\.pt can be used") as caught:
+        keeper.load()
+    assert caught.value.exit_code == USER
+    assert len(warnings) == 2
+    assert names(tmp_path) == before
+
+
+@pytest.mark.parametrize("name", ["last.pt", "best.pt"])
+def test_a_single_copied_file_is_enough_to_continue(tmp_path, name):
+    Checkpointer(tmp_path / "a").save(state_at(10), step=10, is_best=True)
+    (tmp_path / "b").mkdir()
+    shutil.copy(tmp_path / "a" / name, tmp_path / "b" / name)
+    assert Checkpointer(tmp_path / "b").load().step == 10
+
+
+@pytest.mark.parametrize("key", REQUIRED)
+def test_a_missing_key_is_named_when_saving_and_when_reading(tmp_path, key):
+    state = state_at(1)
+    torch.save({k: v for k, v in state.items() if k != key}, tmp_path / "last.pt")
+    with pytest.raises(CheckpointError, match=f"lacks {key}"):
+        checkpoint.read(tmp_path / "last.pt")
+    if key != "step":
+        del state[key]
+        with pytest.raises(ValueError, match=f"lacks {key}"):
+            Checkpointer(tmp_path).save(state, step=1)
+
+
+def test_the_step_of_the_name_and_of_the_state_must_agree(tmp_path):
+    with pytest.raises(ValueError, match=r"step is 2 but state\['step'\] is 1"):
+        Checkpointer(tmp_path).save(state_at(1), step=2)
+
+
+@pytest.mark.parametrize("value", [np.float64(1.0), {"a", "b"}, Path("x"), {"deep": [object()]}, {1.5: 0}])
+def test_what_could_not_be_loaded_again_is_refused_when_saving(tmp_path, value):
+    with pytest.raises(TypeError, match="extra"):
+        Checkpointer(tmp_path).save(state_at(1) | {"extra": value}, step=1)
+    assert names(tmp_path) == []
+
+
+def test_containers_and_shared_tensors_are_fine(tmp_path):
+    weight = torch.ones(3)
+    extra = OrderedDict(a=[weight, weight.view(3, 1)], b=(1, 2.5, True, None, "x"), c={3: torch.Size([1])})
+    Checkpointer(tmp_path).save(state_at(1) | {"extra": extra}, step=1)
+    assert Checkpointer(tmp_path).load().state["extra"]["b"] == (1, 2.5, True, None, "x")
+
+
+class _Payload:
+    def __init__(self, command: str) -> None:
+        self.command = command
+
+    def __reduce__(self):
+        return os.system, (self.command,)
+
+
+@pytest.mark.parametrize("zipped", [True, False])
+def test_code_in_a_checkpoint_is_not_run(tmp_path, zipped):
+    marker = tmp_path / "marker"
+    bad = {"x": _Payload(f"touch {marker}")}
+    torch.save(bad, tmp_path / "last.pt", _use_new_zipfile_serialization=zipped)
+    with pytest.raises(CheckpointError):
+        Checkpointer(tmp_path, log=lambda _: None).load()
+    assert not marker.exists()
+
+
+def test_no_such_file_says_so(tmp_path):
+    with pytest.raises(CheckpointError, match=r"none\.pt: no such file"):
+        checkpoint.read(tmp_path / "none.pt")
+
+
+def _full_disk(monkeypatch, after: int) -> None:
+    """Let every atomic file fail with ENOSPC once ``after`` bytes were written."""
+    real_open = open
+
+    def limited(path, mode="r", *args, **kwargs):
+        file = real_open(path, mode, *args, **kwargs)
+        return _Limited(file, after) if "w" in mode and ".tmp." in str(path) else file
+
+    monkeypatch.setattr(files, "open", limited, raising=False)
+
+
+class _Limited:
+    def __init__(self, file, left: int) -> None:
+        self.file, self.left = file, left
+
+    def write(self, data) -> int:
+        self.left -= len(data)
+        if self.left < 0:
+            raise OSError(28, "No space left on device")
+        return self.file.write(data)
+
+    def __getattr__(self, name):
+        return getattr(self.file, name)
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.file.close()
+
+
+@pytest.mark.parametrize("after", [0, 1000, 9000, 17000])
+def test_a_full_disk_keeps_the_previous_checkpoint_and_says_so(tmp_path, monkeypatch, after):
+    keeper = Checkpointer(tmp_path)
+    keeper.save(state_at(10), step=10)
+    before = names(tmp_path)
+    _full_disk(monkeypatch, after)
+    with pytest.raises(
+        StorageError, match=r"disk full at .*need .* MiB.*last good checkpoint: step-00000010\.pt"
+    ) as caught:
+        keeper.save(state_at(20), step=20)
+    assert caught.value.exit_code == STORAGE
+    assert "\n" not in str(caught.value)
+    assert names(tmp_path) == before
+    assert keeper.load().step == 10
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    if os.geteuid() != 0 or shutil.which("mount") is None:
+        pytest.skip("mounting a small disk needs root")
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    done = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(folder)], capture_output=True, text=True
+    )
+    if done.returncode:
+        pytest.skip(f"no tmpfs can be mounted here: {done.stderr.strip()}")
+    yield folder
+    subprocess.run(["umount", str(folder)], check=True)
+
+
+@pytest.mark.parametrize("known", [True, False])
+def test_a_really_full_disk(small_disk, monkeypatch, known):
+    keeper = Checkpointer(small_disk)
+    keeper.save(state_at(10, size=60_000), step=10)  # 480 kB
+    if not known:  # the space vanishes between the check and the write
+        monkeypatch.setattr(files, "check_space", lambda folder, need: None)
+    with pytest.raises(
+        StorageError, match=r"disk full at .*: need 1\.0 MiB, have 0\.5 MiB.*last good checkpoint: step-00000010\.pt"
+    ):
+        keeper.save(state_at(20, size=120_000), step=20)
+    assert names(small_disk) == ["last.pt", "step-00000010.pt"]
+    assert keeper.load().step == 10
+
+
+def test_keep_last_below_minus_one_is_refused(tmp_path):
+    with pytest.raises(ValueError, match="keep_last is -2"):
+        Checkpointer(tmp_path, keep_last=-2)
