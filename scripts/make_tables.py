@@ -139,7 +139,16 @@ def _draw_sheet(name: str, path: Path) -> str | None:
     """Draw in a process of its own, so that making tables loads no torch; returns why not, or None."""
     if importlib.util.find_spec("torch") is None:
         return "torch is not installed"
-    command = [sys.executable, str(CHECKOUT / "scripts" / "show_mixes.py"), "--dataset", name, "--out", str(path)]
+    command = [
+        sys.executable,
+        str(CHECKOUT / "scripts" / "show_mixes.py"),
+        "--dataset",
+        name,
+        "--out",
+        str(path),
+        "--samples",
+        "4",
+    ]
     try:
         done = subprocess.run([*command, "--mixers", *SHEET_MIXERS], capture_output=True, text=True, timeout=300,
                               check=False)  # fmt: skip

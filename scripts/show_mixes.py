@@ -131,7 +131,7 @@ def mix_pair(mixer: Mixer, inputs: torch.Tensor, labels: torch.Tensor, names: Se
             break
     shares = [(names[int(c)], float(mixed.targets[0, c])) for c in labels]
     used = f"{mixed.name}\n" if mixed.name not in ("", mixer.name) else ""
-    below = "  ".join(f"{_short(n)} {s:.0%}" for n, s in shares)
+    below = "  ".join(f"{_short(n)}: {s:.0%}" for n, s in shares)
     return Panel(mixed.inputs[0], type(mixer).__name__, f"{used}λ {float(mixed.lam[0]):.2f}\n{below}")
 
 
@@ -154,7 +154,7 @@ def draw(rows: Sequence[Sequence[Panel]], out: Path) -> None:
                 if i == 0:
                     axes.set_title(panel.heading, fontsize=12)
         metadata = {"Software": None} if out.suffix == ".png" else {"Date": None} if out.suffix == ".svg" else {}
-        figure.savefig(out, dpi=130, metadata=metadata)
+        figure.savefig(out, dpi=110, metadata=metadata, bbox_inches="tight", pad_inches=0.1)
 
 
 def _draw_panel(axes: Axes, panel: Panel) -> None:

@@ -37,7 +37,7 @@ summary { cursor: pointer; list-style: none; white-space: nowrap; }
 summary::-webkit-details-marker { display: none; }
 summary:hover span, summary:hover b { text-decoration: underline dotted; text-underline-offset: 3px; }
 td details ul { list-style: none; margin: .4rem 0 0; padding: 0; font-size: .85rem; white-space: nowrap; }
-td details p { margin: .3rem 0 0; font-size: .8rem; color: var(--soft); max-width: 15rem; }
+td details p { margin: .3rem 0 0; min-width: 10rem; font-size: .8rem; color: var(--soft); max-width: 15rem; }
 small { font-size: .85em; }
 .spread, .empty, .same { color: var(--soft); }
 .good { color: var(--good); }

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
-from collections.abc import Iterable, Iterator
+import sys
+from collections.abc import Iterable, Iterator, Sequence
 from fnmatch import fnmatch
 from pathlib import Path
 
@@ -81,3 +83,24 @@ def _state(folder: Path) -> str:
     except (OSError, ValueError, AttributeError):
         return ""
     return f" (status: {state})" if state else ""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """``python -m randomix.records.store ROOT... STORE`` copies the records below ROOT into STORE."""
+    parser = argparse.ArgumentParser(prog="python -m randomix.records.store", description="Copy records into a store.")
+    parser.add_argument("roots", nargs="+", type=Path, metavar="ROOT", help="folders with runs")
+    parser.add_argument("store", type=Path, metavar="STORE", help="for example results/records")
+    options = parser.parse_args(arguments)
+    records, warnings = load(options.roots, skip=[options.store])
+    for line in warnings:
+        print(f"warning: {line}", file=sys.stderr)
+    if not records:
+        print(f"no records of runs below {', '.join(map(str, options.roots))}", file=sys.stderr)
+        return 2
+    for record in records:
+        print(add(record, options.store))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
