@@ -137,7 +137,7 @@ class NonFiniteGuard:
         found = torch.maximum(self._found, (~torch.isfinite(loss.detach())).any().float())
         if dist.is_initialized():
             dist.all_reduce(found, dist.ReduceOp.MAX)
-        self._step = torch.where((self._step < 0) & (found > 0), step, self._step)
+        self._step = self._step.masked_fill((self._step < 0) & (found > 0), step)  # where() would copy the number over
         self._found = found
         self._optimizer.found_inf = found  # type: ignore[attr-defined]
 
