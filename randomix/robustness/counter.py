@@ -14,16 +14,12 @@ _WEYL, _MIX1, _MIX2 = 0x9E3779B97F4A7C15, 0xBF58476D1CE4E5B9, 0x94D049BB133111EB
 def hash64(seed: int, *counters: Tensor | int) -> Tensor:
     """64 pseudo-random bits, as int64, for each entry of the broadcast non-negative int64 counters.
 
-    At least one counter is a tensor; the result is a function of the values alone, not of shapes or devices.
+    The result is a function of the values alone, not of shapes, batches or devices.
     """
-    state: Tensor | int = _mix(torch.tensor(_signed(seed))).item()
+    state = _mix(torch.tensor(_signed(seed)))  # no dimensions: joins tensors of any device
     for counter in counters:
-        if isinstance(state, int) and isinstance(counter, int):
-            state = _mix(torch.tensor(_signed(state + counter * _WEYL))).item()
-        else:
-            state = _mix(counter * _signed(_WEYL) + state)
-    if isinstance(state, int):
-        raise ValueError("hash64 needs a tensor among its counters")
+        step = _signed(counter * _WEYL) if isinstance(counter, int) else counter * _signed(_WEYL)
+        state = _mix(state + step)
     return state
 
 

@@ -1,0 +1,132 @@
+"""The evaluators by name: what they report, that they repeat, and that wrong settings are found before training."""
+
+import statistics
+
+import pytest
+import torch
+
+import datasets
+import models
+from randomix.engine.distributed import World
+from randomix.engine.errors import ConfigError
+from randomix.engine.evaluate import evaluate
+from randomix.robustness.evaluators import EVALUATORS, check_evaluators, run_evaluators
+from randomix.robustness.noise import add_gaussian_noise
+from randomix.robustness.occlusion import occlude
+
+CPU = torch.device("cpu")
+SETTINGS = {"clean": {}, "noise": {"sigma": 0.3, "repeats": 2}, "occlusion": {"block": 4, "repeats": 3, "seed": 5}}
+
+
+@pytest.fixture(scope="module")
+def trained():
+    """A small network after a few passes over 200 digits: right more often than not."""
+    torch.manual_seed(0)
+    data = datasets.build({"name": "digits", "train_size": 200})
+    model = models.build(
+        {"name": "preact_resnet18", "width": 8, "blocks": [1, 1, 1]}, sample_shape=data.sample_shape, num_classes=10
+    )
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
+    loader = data.train_loader(batch_size=50, seed=0, rank=0, world_size=1, device=CPU, dtype=torch.float32)
+    for batch in loader.batches(0, 15 * loader.steps_per_epoch):
+        optimizer.zero_grad()
+        torch.nn.functional.cross_entropy(model(batch.inputs), batch.labels).backward()
+        optimizer.step()
+    return model, data.eval_set(CPU)
+
+
+def run(trained, names=("clean", "noise", "occlusion"), settings=SETTINGS, batch_size=200):
+    return run_evaluators(*trained, names=names, settings=settings, batch_size=batch_size)
+
+
+def test_metrics_come_from_counts(trained):
+    found = run(trained)
+    metrics, counts = found["metrics"], found["counts"]
+    assert set(metrics) == {
+        "top1", "top1_error", "top5", "loss", "ece", "noise_error", "occlusion_error", "occlusion_error_std"
+    }  # fmt: skip
+    assert set(counts) == {"clean", "noise", "occlusion"} and all(c["total"] == 597 for c in counts.values())
+    assert metrics["top1"] > 80 and metrics["top5"] > 95
+    assert metrics["top1"] == pytest.approx(100 * counts["clean"]["correct1"] / 597)
+    assert metrics["top1"] + metrics["top1_error"] == pytest.approx(100)
+    errors = [100 * (597 - correct) / 597 for correct in counts["occlusion"]["correct1"]]
+    assert len(set(errors)) > 1  # mask seeds differ
+    assert metrics["occlusion_error"] == pytest.approx(statistics.fmean(errors))
+    assert metrics["occlusion_error_std"] == pytest.approx(statistics.stdev(errors))
+    assert len(counts["noise"]["correct1"]) == 2
+    assert metrics["occlusion_error"] > metrics["top1_error"] and metrics["noise_error"] > metrics["top1_error"]
+
+
+def test_each_repeat_has_the_next_seed(trained):
+    model, eval_set = trained
+    found = run(trained)["counts"]
+    for repeat in range(3):
+        result = evaluate(
+            model, eval_set, lambda b, s=5 + repeat: occlude(b.inputs, b.indices, block=4, seed=s), batch_size=64
+        )
+        assert result.correct1 == found["occlusion"]["correct1"][repeat]
+    for repeat in range(2):
+        result = evaluate(
+            model, eval_set, lambda b, s=repeat: add_gaussian_noise(b.inputs, b.indices, 0.3, s), batch_size=64
+        )
+        assert result.correct1 == found["noise"]["correct1"][repeat]
+
+
+def test_batch_size_changes_no_count(trained):
+    assert run(trained, batch_size=7)["counts"] == run(trained, batch_size=597)["counts"]
+
+
+def test_ranks_see_the_same_perturbed_images(trained):
+    model, eval_set = trained
+    whole = run(trained, names=["occlusion"])["counts"]["occlusion"]["correct1"]
+    summed = [0, 0, 0]
+    for rank in range(4):
+        found = run_evaluators(
+            model, eval_set, names=["occlusion"], settings=SETTINGS, batch_size=50, world=World(rank, 4)
+        )
+        summed = [a + b for a, b in zip(summed, found["counts"]["occlusion"]["correct1"], strict=True)]
+    assert summed == whole
+
+
+def test_limits(trained):
+    clean = run(trained, names=["clean"])["metrics"]["top1_error"]
+    none = {"occlusion": {"n_blocks": 0, "repeats": 1}, "noise": {"sigma": 0.0}}
+    found = run(trained, names=["occlusion", "noise"], settings=none)
+    assert found["metrics"] == {"occlusion_error": clean, "occlusion_error_std": 0.0, "noise_error": clean}
+    assert isinstance(found["counts"]["occlusion"]["correct1"], int)
+    everything = {"occlusion": {"block": 8, "placement": "inside", "repeats": 2}}
+    found = run(trained, names=["occlusion"], settings=everything)["metrics"]
+    assert found["occlusion_error"] > 85 and found["occlusion_error_std"] == 0  # one prediction for all
+
+
+def test_defaults_and_order(trained):
+    found = run(trained, names=["noise", "clean"], settings={})
+    assert list(found["counts"]) == ["noise", "clean"]
+    assert set(EVALUATORS) == {"clean", "noise", "occlusion"}
+
+
+@pytest.mark.parametrize(
+    ("names", "settings", "message"),
+    [
+        (["clear"], {}, "evaluators has 'clear', expected some of clean, noise, occlusion"),
+        (["clean"], {"clean": {"x": 1}}, "evaluator.clean.x is not a setting; there are none"),
+        (["noise"], {"noise": {"sgima": 1}}, "evaluator.noise.sgima is not a setting; there are sigma, seed, repeats"),
+        (["noise"], {"noise": {"repeats": 0}}, "evaluator.noise.repeats is 0"),
+        (
+            ["occlusion"],
+            {"occlusion": {"block": 9}},
+            "evaluator.occlusion: occlusion block is 9 pixels, expected 1 to 8",
+        ),
+        (["occlusion"], {"occlusion": {"kind": "x"}}, "evaluator.occlusion: occlusion kind is 'x'"),
+        (["occlusion"], {"occlusion": {"fill": [0.1, 0.2]}}, "fill has 2 entries for images of 1 channels"),
+        (["a", "noise"], {"noise": {"b": 1}}, "evaluators has 'a'.*\n.*evaluator.noise.b"),
+    ],
+)
+def test_wrong_settings(names, settings, message):
+    with pytest.raises(ConfigError, match=message):
+        check_evaluators(names, settings, (1, 8, 8))
+
+
+def test_good_settings_pass():
+    check_evaluators(["clean", "noise", "occlusion"], SETTINGS, (1, 8, 8))
+    check_evaluators(["occlusion"], {"occlusion": {"fill": [0.1, 0.2, 0.3], "kind": "grid", "block": 2}}, (3, 8, 8))
