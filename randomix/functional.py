@@ -185,7 +185,12 @@ def _resample(inputs: Tensor, perm: Tensor, scale: Tensor, boxes: Tensor, spatia
     for axis, size in enumerate(spatial):
         offset = torch.arange(size, device=inputs.device) - boxes[:, axis, None]
         sources.append(masks.nearest_source(offset, scale[:, None], size))
-    index = masks.flat_index(sources, spatial)[:, None].expand(-1, inputs.shape[1], -1)
-    resized = masks.take_rows(inputs, perm).flatten(2).gather(2, index).view_as(inputs)
+    index, channels = masks.flat_index(sources, spatial), inputs.shape[1]
+    partner = masks.take_rows(inputs, perm)
+    view = masks.memory_order(partner)
+    if view is partner:
+        resized = partner.flatten(2).gather(2, index[:, None].expand(-1, channels, -1)).view_as(partner)
+    else:  # channels last: gather them together, so that the result is channels last as well
+        resized = view.flatten(1, -2).gather(1, index[..., None].expand(-1, -1, channels)).view_as(view).movedim(-1, 1)
     keep = ~masks.inside_boxes(boxes, spatial)
     return _blend(resized, inputs, keep[:, None])

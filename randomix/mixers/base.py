@@ -10,7 +10,7 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Sequence
 from dataclasses import replace
-from typing import Any, ClassVar, final
+from typing import Any, ClassVar, TypeVar, final
 
 import numpy as np
 import torch
@@ -63,8 +63,18 @@ def unmixed(inputs: Tensor, targets: Tensor) -> MixedBatch:
     return MixedBatch(inputs, targets.float(), torch.ones(len(targets), device=targets.device))
 
 
+Mixed = TypeVar("Mixed", MixedBatch, MixedForward)
+
+
+def named(mixed: Mixed, name: str) -> Mixed:
+    """The result with its method's name filled in where the method left it empty."""
+    return mixed if mixed.name else replace(mixed, name=name)
+
+
 def choose_rows(batches: Sequence[MixedBatch], choice: np.ndarray) -> MixedBatch:
     """Sample i of the batch choice[i], for each i; choice (N,) integers on the host."""
+    if len(batches) == 1:
+        return batches[0]
     count = len(choice)
     rows = to_device(choice * count + np.arange(count), batches[0].inputs.device)
     columns = ([b.inputs for b in batches], [b.targets for b in batches], [b.lam for b in batches])
@@ -120,7 +130,7 @@ class BatchMixer(Mixer):
                 f"inputs must be (N, C, *spatial) with one label a sample, got {tuple(inputs.shape)} "
                 f"and {tuple(labels.shape)}"
             )
-        return self.mix(inputs, dense_targets(labels, self.num_classes), as_step_rng(rng))
+        return named(self.mix(inputs, dense_targets(labels, self.num_classes), as_step_rng(rng)), self.name)
 
 
 class InputMixer(BatchMixer):
@@ -157,11 +167,9 @@ class PairMixer(InputMixer):
         perm = to_device(draws.permutation(count), inputs.device)
         mixes = draws.random(self.per_draw(count)) < self.prob
         if not np.any(mixes):
-            return replace(unmixed(inputs, targets), name=self.name)
+            return unmixed(inputs, targets)
         mixed = self.mix_pairs(inputs, targets, perm, draws)
-        if not np.all(mixes):
-            mixed = choose_rows([unmixed(inputs, targets), mixed], mixes.astype(np.int64))
-        return replace(mixed, name=self.name)
+        return mixed if np.all(mixes) else choose_rows([unmixed(inputs, targets), mixed], mixes.astype(np.int64))
 
     def per_draw(self, count: int) -> int | None:
         """The ``size`` to hand to a NumPy generator: None for one draw a batch, N for one a sample."""

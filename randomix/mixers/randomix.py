@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -22,6 +21,7 @@ from randomix.mixers.base import (
     Mixer,
     choose_rows,
     dense_targets,
+    named,
     require_choice,
     require_positive,
 )
@@ -70,9 +70,9 @@ class RandoMix(BatchMixer):
             labels = dense_targets(labels, self.num_classes)
         if self.granularity == "batch":
             candidate = self.candidates[self._draw(rng)]
-            return candidate.forward_mixed(model, inputs, labels, rng.child(candidate.name))
+            return named(candidate.forward_mixed(model, inputs, labels, rng.child(candidate.name)), candidate.name)
         mixed = self.mix(inputs, dense_targets(labels, self.num_classes), rng)
-        return MixedForward(model(mixed.inputs), mixed.targets, mixed.lam, name=mixed.name)
+        return MixedForward(model(mixed.inputs), mixed.targets, mixed.lam, name=self.name)
 
     def mix(self, inputs: Tensor, targets: Tensor, rng: StepRng) -> MixedBatch:
         """Mix inputs (N, C, *S) and targets (N, K) with the drawn candidate, or one drawn for each sample."""
@@ -81,8 +81,7 @@ class RandoMix(BatchMixer):
             return self._mix_with(self._draw(rng), inputs, targets, rng)
         draws = rng.generator("choice").random(len(inputs))
         used, choice = np.unique(np.searchsorted(self._upper, draws, side="right"), return_inverse=True)
-        mixed = choose_rows([self._mix_with(index, inputs, targets, rng) for index in used], choice)
-        return replace(mixed, name=self.name)
+        return choose_rows([self._mix_with(index, inputs, targets, rng) for index in used], choice)
 
     def _draw(self, rng: StepRng) -> int:
         """Index of the candidate for this step, the same on all ranks."""
@@ -91,8 +90,7 @@ class RandoMix(BatchMixer):
 
     def _mix_with(self, index: int, inputs: Tensor, targets: Tensor, rng: StepRng) -> MixedBatch:
         candidate = self.candidates[index]
-        mixed = candidate.mix(inputs, targets, rng.child(candidate.name))
-        return mixed if mixed.name else replace(mixed, name=candidate.name)
+        return named(candidate.mix(inputs, targets, rng.child(candidate.name)), candidate.name)
 
     def _require_input_mixers(self) -> None:
         inside = [c.name for c in self.candidates if not isinstance(c, BatchMixer)]

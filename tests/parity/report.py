@@ -5,7 +5,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from tests.parity import golden  # noqa: E402  the checkout is not installed
+from tests.parity import golden
 
 
 def main() -> int:
