@@ -139,19 +139,10 @@ def _draw_sheet(name: str, path: Path) -> str | None:
     """Draw in a process of its own, so that making tables loads no torch; returns why not, or None."""
     if importlib.util.find_spec("torch") is None:
         return "torch is not installed"
-    command = [
-        sys.executable,
-        str(CHECKOUT / "scripts" / "show_mixes.py"),
-        "--dataset",
-        name,
-        "--out",
-        str(path),
-        "--samples",
-        "4",
-    ]
+    script = [sys.executable, str(CHECKOUT / "scripts" / "show_mixes.py")]
+    wanted = ["--dataset", name, "--samples", "4", "--mixers", *SHEET_MIXERS, "--out", str(path)]
     try:
-        done = subprocess.run([*command, "--mixers", *SHEET_MIXERS], capture_output=True, text=True, timeout=300,
-                              check=False)  # fmt: skip
+        done = subprocess.run([*script, *wanted], capture_output=True, text=True, timeout=300, check=False)
     except (OSError, subprocess.TimeoutExpired) as error:
         return type(error).__name__
     lines = done.stderr.strip().splitlines() or [f"show_mixes.py ended with {done.returncode}"]

@@ -132,8 +132,12 @@ def group_runs(records: Iterable[RunRecord]) -> list[Group]:
     def run_order(record: RunRecord) -> tuple[int, bool, str]:
         return record.seed, record.kind != "train", str(record.path)
 
+    def group_order(group: Group) -> tuple[Any, ...]:
+        variant = json.dumps(group.first.config["mixer"], sort_keys=True)
+        return group.dataset, group.model, _method_order(group), group.first.mixer.label, variant, group.config_hash
+
     groups = [Group(*key, tuple(sorted(runs, key=run_order))) for key, runs in found.items()]
-    return sorted(groups, key=lambda g: (g.dataset, g.model, _method_order(g), g.first.mixer.label, g.config_hash))
+    return sorted(groups, key=group_order)
 
 
 def settings(records: Iterable[RunRecord]) -> list[Setting]:
@@ -159,14 +163,18 @@ def difference(group: Statistic | None, baseline: Statistic | None) -> Differenc
 
 def welch_p(a: Sequence[float], b: Sequence[float]) -> float | None:
     """Two-sided p of Welch's t-test; None with a single run on a side, without spread, or without SciPy."""
-    if min(len(a), len(b)) < 2 or (len(set(a)) == 1 and len(set(b)) == 1):
+    if min(len(a), len(b)) < 2:
+        return None
+    of_a, of_b = statistics.variance(a) / len(a), statistics.variance(b) / len(b)
+    if of_a + of_b == 0:
         return None
     try:
-        from scipy.stats import ttest_ind
+        from scipy.special import stdtr
     except ImportError:
         return None
-    p = float(ttest_ind(a, b, equal_var=False).pvalue)
-    return p if math.isfinite(p) else None
+    t = (statistics.fmean(a) - statistics.fmean(b)) / math.sqrt(of_a + of_b)
+    freedom = (of_a + of_b) ** 2 / (of_a**2 / (len(a) - 1) + of_b**2 / (len(b) - 1))
+    return float(2 * stdtr(freedom, -abs(t)))
 
 
 def cpu_seconds_per_epoch(record: RunRecord) -> float | None:

@@ -268,6 +268,11 @@ def _checked(content: Any) -> RunRecord:
         raise ValueError(f"damaged: kind must be one of {', '.join(KINDS)}, got {content['kind']!r}")
     if not _RUN.fullmatch(content["run"]):
         raise ValueError(f"damaged: run must look like dataset/model/mixer-hash/seed-0, got {content['run']!r:.80}")
+    names = "/".join((content["dataset"], content["model"], ""))
+    if not (content["run"].startswith(names) and content["run"].endswith(f"/seed-{content['seed']}")):
+        raise ValueError(
+            f"damaged: run is {content['run']!r}, but dataset, model and seed say {names}.../seed-{content['seed']}"
+        )
     for section in _SECTIONS:
         if not isinstance(content["config"].get(section), dict):
             raise ValueError(f"damaged: key 'config.{section}' is missing or no object")
@@ -291,6 +296,9 @@ def _check_values(content: dict[str, Any]) -> None:
             raise ValueError(f"damaged: metrics.{name} must be an object, got {values!r:.60}")
         _check_numbers(f"metrics.{name}", values)
     _check_numbers("timing", content["timing"])
+    for key in ("versions", "hardware"):
+        if not isinstance(content["provenance"].get(key) or {}, dict):
+            raise ValueError(f"damaged: provenance.{key} must be an object")
     for i, entry in enumerate(content["history"]):
         if not isinstance(entry, dict) or not isinstance(entry.get("epoch"), int):
             raise ValueError(f"damaged: history[{i}] must be an object with an integer epoch, got {entry!r:.60}")

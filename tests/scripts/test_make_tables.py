@@ -1,0 +1,167 @@
+"""make_tables as a user runs it, on made-up records."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from scripts import make_tables
+from tests.records.fakes import write_run
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture
+def outputs(tmp_path: Path) -> Path:
+    """A sweep of two methods and two seeds."""
+    for method, error in (("baseline", 10.0), ("mixup", 8.0)):
+        for seed in (0, 1):
+            write_run(tmp_path / "demo", method, seed, error + seed)
+    return tmp_path / "demo"
+
+
+def tree(folder: Path) -> dict[str, bytes]:
+    return {str(p.relative_to(folder)): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}
+
+
+def run(*arguments: object) -> int:
+    return make_tables.main([*map(str, arguments), "--sheet", "never"])
+
+
+def test_everything_is_written_and_every_link_resolves(outputs: Path, capsys) -> None:
+    report = outputs / "report"
+    assert run(outputs, "--out", report, "--title", "Fake runs") == 0
+    printed = capsys.readouterr()
+    assert "Mixup" in printed.out and "8.50 ± 0.71 (2) ↓2.00" in printed.out and printed.err == ""
+    assert printed.out.splitlines()[-1] == f"page: {report / 'page' / 'index.html'}"
+    names = list(tree(report))
+    assert {Path(n).suffix for n in names if n.startswith("tables")} == {".md", ".tex", ".csv", ".html"}
+    assert sum(n.endswith(".svg") for n in names) == 4 and sum(n.startswith("records") for n in names) == 4
+    for file in [*report.glob("page/*.html"), *report.glob("tables/*.html"), *report.glob("tables/*.md")]:
+        text = file.read_text()
+        links = re.findall(r'href="(\.[^"]+)"', text) + re.findall(r"\]\(([^)]+)\)", text)
+        assert len(set(links)) == 4, file
+        assert all((file.parent / link).is_file() for link in links)
+        assert str(outputs) not in text
+
+
+def test_the_second_run_is_byte_equal(outputs: Path, capsys) -> None:
+    report = outputs / "report"
+    assert run(outputs, "--out", report) == 0
+    first = tree(report)
+    assert run(outputs, "--out", report) == 0
+    assert tree(report) == first
+    assert "warning" not in capsys.readouterr().err  # copies below the report are not read as sources
+
+
+def test_committed_records_are_linked_where_they_are(outputs: Path) -> None:
+    results = outputs.parent / "results"
+    shutil.copytree(outputs, results / "records")
+    assert run(results / "records", "--out", results) == 0
+    assert 'href="../records/digits/' in (results / "page" / "index.html").read_text()
+    assert sorted(p.name for p in (results / "records").rglob("*.json")).count("record.json") == 4
+    assert not list((results / "records").rglob("seed-0.json"))  # no copies
+
+
+def test_tables_of_runs_that_are_gone_are_removed(outputs: Path, capsys) -> None:
+    report = outputs.parent / "report"
+    write_run(outputs, "mixup", 0, 9.0, recipe={"epochs": 9})
+    assert run(outputs, "--out", report) == 0
+    own = report / "tables" / "notes.md"
+    own.write_text("mine")
+    assert len(list((report / "tables").glob("*.csv"))) == 2
+    gone = next(p for p in outputs.rglob("record.json") if '"epochs": 9' in p.read_text())
+    shutil.rmtree(gone.parent)
+    assert run(outputs, "--out", report) == 0
+    assert len(list((report / "tables").glob("*.csv"))) == 1 and own.exists()
+    assert "no record is behind it" in capsys.readouterr().err
+
+
+def test_an_empty_store_gives_an_honest_page(tmp_path: Path, capsys) -> None:
+    results = tmp_path / "results"
+    assert run(results / "records", "--out", results) == 0
+    assert "no runs yet" in capsys.readouterr().out
+    page = (results / "page" / "index.html").read_text()
+    assert "No runs yet" in page and "python train.py experiment=demo" in page
+    assert not (results / "tables").exists()
+
+
+@pytest.mark.parametrize("exists", [True, False])
+def test_no_records_is_one_line(tmp_path: Path, capsys, exists: bool) -> None:
+    if exists:
+        (tmp_path / "outputs").mkdir()
+    assert run(tmp_path / "outputs", "--out", tmp_path / "report") == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert ("no records of runs below" if exists else "no such folder") in line and "outputs" in line
+    assert not (tmp_path / "report").exists()
+
+
+def test_only_damaged_records(tmp_path: Path, capsys) -> None:
+    (tmp_path / "results" / "records").mkdir(parents=True)
+    (tmp_path / "results" / "records" / "x.json").write_text("{")
+    assert run(tmp_path / "results" / "records", "--out", tmp_path / "results") == 2
+    assert "x.json: damaged: not JSON" in capsys.readouterr().err
+
+
+@pytest.mark.skipif(os.geteuid() == 0 and not Path("/dev/full").exists(), reason="needs a place that cannot be written")
+def test_an_unwritable_report_is_one_line(outputs: Path, capsys) -> None:
+    (outputs.parent / "file").write_text("")
+    assert run(outputs, "--out", outputs.parent / "file") == 2
+    assert "cannot write below" in capsys.readouterr().err
+
+
+def test_a_sheet_that_is_there_is_shown_and_a_failing_one_explained(outputs: Path, capsys, monkeypatch) -> None:
+    report = outputs.parent / "report"
+    monkeypatch.setattr(make_tables, "_draw_sheet", lambda name, path: "torch is not installed")
+    assert make_tables.main([str(outputs), "--out", str(report)]) == 0
+    assert capsys.readouterr().err == "no sheet of mixed images for digits: torch is not installed\n"
+    (report / "figures" / "mixes-digits.png").write_bytes(b"")
+    assert make_tables.main([str(outputs), "--out", str(report)]) == 0
+    assert 'src="../figures/mixes-digits.png"' in (report / "page" / "index.html").read_text()
+
+
+def test_no_torch_is_imported(outputs: Path) -> None:
+    code = (
+        "import sys; from scripts import make_tables\n"
+        f"code = make_tables.main([{str(outputs)!r}, '--out', {str(outputs / 'report')!r}, '--sheet', 'never'])\n"
+        "print(code, [m for m in ('torch', 'datasets', 'randomix.engine') if m in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "0 []"
+
+
+def test_from_another_folder(outputs: Path, tmp_path: Path) -> None:
+    command = [sys.executable, str(ROOT / "scripts" / "make_tables.py"), "demo", "--sheet", "never"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 0 and (tmp_path / "report" / "page" / "index.html").is_file(), done.stderr
+
+
+CLICKS = """<script>
+const heads = document.querySelectorAll('table.sortable')[0].tHead.rows[0].cells, seen = [];
+const look = () => seen.push(heads[2].getAttribute('aria-sort') + ':' +
+  [...document.querySelector('table.sortable').tBodies[0].rows].map(r => r.cells[0].textContent).join(','));
+for (let i = 0; i < 3; i++) { heads[2].querySelector('button').click(); look(); }
+document.title = seen.join(';');
+</script></body>"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which("chromium") is None, reason="needs chromium")
+def test_columns_sort_in_a_browser(outputs: Path, tmp_path: Path) -> None:
+    report = outputs / "report"
+    assert run(outputs, "--out", report) == 0
+    page = report / "page" / "index.html"
+    page.write_text(page.read_text().replace("</body>", CLICKS))
+    flags = ["--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage",
+             "--disable-background-networking", f"--user-data-dir={tmp_path / 'profile'}"]  # fmt: skip
+    done = subprocess.run(["chromium", *flags, "--dump-dom", page.as_uri()], capture_output=True, text=True, timeout=90,
+                          check=True)  # fmt: skip
+    title = re.search(r"<title>(.*?)</title>", done.stdout)
+    assert title is not None
+    assert title[1] == "ascending:Mixup,Baseline;descending:Baseline,Mixup;none:Baseline,Mixup"

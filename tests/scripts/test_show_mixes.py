@@ -1,0 +1,50 @@
+"""The sheet of mixed samples, on the digits that come with scikit-learn."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from scripts import show_mixes
+
+
+def test_the_sheet_is_reproducible(tmp_path: Path, capsys) -> None:
+    arguments = ["--mixers", "mixup", "cutmix", "randomix", "--samples", "2", "--seed", "1", "--out"]
+    for name in ("a.png", "b.png"):
+        assert show_mixes.main([*arguments, str(tmp_path / name)]) == 0
+    assert (tmp_path / "a.png").read_bytes() == (tmp_path / "b.png").read_bytes()
+    assert capsys.readouterr().out.split() == [str(tmp_path / "a.png"), str(tmp_path / "b.png")]
+
+
+def test_panels_say_what_they_show() -> None:
+    data = show_mixes.load_data("digits")
+    rows = show_mixes.sheet(data, ["mixup", "baseline"], samples=3, seed=0)
+    assert len(rows) == 3
+    for a, b, mix, same in rows:
+        assert (a.heading, b.heading, mix.heading, same.heading) == ("a", "b", "Mixup", "Baseline")
+        assert a.below != b.below and same.below == f"λ 1.00\n{a.below}: 100%  {b.below}: 0%"
+        share = float(mix.below.split()[1])
+        assert show_mixes.SHARES[0] - 0.01 <= share <= show_mixes.SHARES[1] + 0.01
+        lam = float(((mix.pixels - b.pixels) * (a.pixels - b.pixels)).sum() / ((a.pixels - b.pixels) ** 2).sum())
+        assert lam == pytest.approx(share, abs=0.006)  # the text is about this picture
+        assert same.pixels.equal(a.pixels)
+
+
+def test_signals_and_colours_are_drawn(tmp_path: Path) -> None:
+    import torch
+
+    panels = [show_mixes.Panel(torch.rand(shape), "x", "a long name of a class") for shape in ((3, 5, 7), (1, 40))]
+    show_mixes.draw([panels], tmp_path / "sheet.svg")
+    assert (tmp_path / "sheet.svg").stat().st_size > 1000
+
+
+@pytest.mark.parametrize(("arguments", "line"), [
+    (["--dataset", "none"], "--dataset none: choose from "),
+    (["--samples", "0"], "--samples is 0, expected at least 1"),
+    (["--out", "/dev/null/x.png"], "cannot write /dev/null/x.png"),
+])  # fmt: skip
+def test_wrong_arguments_give_one_line(capsys, arguments: list[str], line: str) -> None:
+    assert show_mixes.main(["--mixers", "mixup", *arguments]) == 2
+    (printed,) = capsys.readouterr().err.splitlines()
+    assert printed.startswith("show_mixes.py: ") and line in printed
