@@ -47,7 +47,7 @@ def main(job: Job, *, config_name: str, schema: type = TrainConfig) -> None:
     try:
         code = _main(job, root, config_name, schema)
     except KeyboardInterrupt:
-        print("interrupted before a run could save anything; the same command starts again", file=sys.stderr)
+        print("interrupted; the same command goes on with what was not finished", file=sys.stderr)
         code = _KEYBOARD
     sys.exit(code)
 

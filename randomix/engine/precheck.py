@@ -14,9 +14,12 @@ from copy import deepcopy
 from dataclasses import dataclass, field
 from typing import Any
 
-from hydra._internal.hydra import Hydra  # the object behind hydra.compose, which alone lists groups and their options
+from hydra._internal.hydra import (
+    Hydra,
+)  # the object behind hydra.compose: it keeps what a sweep needs between composings
+from hydra.core.object_type import ObjectType
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import Override
+from hydra.core.override_parser.types import Override, QuotedString
 from hydra.errors import HydraException
 from hydra.types import RunMode
 from omegaconf import DictConfig, ListConfig, OmegaConf, open_dict
@@ -61,10 +64,11 @@ class _Reader:
 
     def __init__(self, hydra: Hydra, config_name: str, schema: type) -> None:
         self.hydra, self.config_name, self.schema = hydra, config_name, schema
-        self.groups = set(hydra.list_all_config_groups())
+        self.repository = hydra.config_loader.repository
+        self.groups = set(self._groups_below(""))
         self.parser = OverridesParser.create(config_loader=hydra.config_loader)
         self.parse = functools.cache(self.parser.parse_override)
-        self.bases: dict[tuple[str, ...], DictConfig] = {}
+        self.bases: dict[tuple[str, ...], tuple[DictConfig, DictConfig]] = {}
         self.plan = Plan()
         self.wrong_groups: set[str] = set()
 
@@ -72,16 +76,16 @@ class _Reader:
         result = self.plan
         overrides = self._parsed(texts)
         try:
-            master = self._compose(tuple(o.input_line for o in overrides if self._is_base(o) and not _sweeps(o)))
+            _, hydra = self._compose(tuple(o.input_line for o in overrides if self._is_base(o) and not _sweeps(o)))
         except COMPOSE_ERRORS as error:
             result.problems.append(one_line(error))
             return result
-        result.multirun = multirun or str(OmegaConf.select(master, "hydra.mode")) == str(RunMode.MULTIRUN)
-        result.launcher = str(OmegaConf.select(master, "hydra.launcher._target_"))
+        result.multirun = multirun or hydra.mode == RunMode.MULTIRUN
+        result.launcher = str(hydra.launcher.get("_target_"))
         if not result.multirun:
             result.problems += [_needs_m(o) for o in overrides if _sweeps(o)]
-        elif "BasicSweeper" in str(OmegaConf.select(master, "hydra.sweeper._target_")):
-            params = OmegaConf.select(master, "hydra.sweeper.params") or {}
+        elif "BasicSweeper" in str(hydra.sweeper.get("_target_")):
+            params = hydra.sweeper.get("params") or {}
             overrides = self._parsed([f"{k}={v}" for k, v in params.items()]) + overrides
         lists = [_values(o) for o in _last_of_each_key(overrides)]
         if not result.multirun:
@@ -126,11 +130,12 @@ class _Reader:
         group = override.key_or_group
         if group not in self.groups or override.is_delete() or isinstance(override.value(), dict):
             return []
-        if override.is_add() and group in self._compose(()).hydra.runtime.choices:
+        if override.is_add() and group in self._compose(())[1].runtime.choices:
             return [f"{override.input_line}: the group is there already; write {(override.input_line or '')[1:]}"]
-        options = self.hydra.config_loader.get_group_options(group)
+        options = self._options(group)
         values = list(override.sweep_iterator()) if override.is_discrete_sweep() else [override.value()]
         names = [n for v in values for n in (v if isinstance(v, list) else [v])]
+        names = [n.text if isinstance(n, QuotedString) else n for n in names]
         wrong = [show(n) for n in names if str(n) not in options]
         extra = ""
         if group == "hydra/launcher" and wrong:
@@ -138,10 +143,23 @@ class _Reader:
         extra += f"; to leave it out write ~{group}" if "null" in wrong else ""
         return [f"{group}={n}: {names_text('option', options, n)}{extra}" for n in wrong]
 
-    def _compose(self, base: tuple[str, ...]) -> DictConfig:
+    def _compose(self, base: tuple[str, ...]) -> tuple[DictConfig, DictConfig]:
+        """The configuration with some groups chosen, before single keys are set, and Hydra's own part of it."""
         if base not in self.bases:
-            self.bases[base] = self.hydra.compose_config(self.config_name, list(base), RunMode.RUN, from_shell=False)
+            config = self.hydra.compose_config(self.config_name, list(base), RunMode.RUN, from_shell=False)
+            with open_dict(config):
+                self.bases[base] = config, config.pop("hydra")
         return self.bases[base]
+
+    def _groups_below(self, parent: str) -> Iterator[str]:
+        for name in self.repository.get_group_options(parent, ObjectType.GROUP):
+            group = f"{parent}/{name}" if parent else name
+            if self._options(group):
+                yield group
+            yield from self._groups_below(group)
+
+    def _options(self, group: str) -> list[str]:
+        return self.repository.get_group_options(group, ObjectType.CONFIG)
 
     def _check_jobs(self) -> None:
         """Validate every run; a problem of some runs only says of which."""
@@ -159,9 +177,7 @@ class _Reader:
     def _job_problems(self, overrides: list[Override], known: Mapping[str, Any]) -> Iterator[str]:
         base = tuple(o.input_line for o in overrides if self._is_base(o))
         try:
-            config = deepcopy(self._compose(base))
-            with open_dict(config):
-                del config["hydra"]
+            config = deepcopy(self._compose(base)[0])
             later = [line for o in overrides if not self._is_base(o) for line in self._apply(o, config)]
             plain = OmegaConf.to_container(config, resolve=True)
         except COMPOSE_ERRORS as error:
@@ -204,14 +220,14 @@ class _Reader:
 
     def _known_of(self, group: str) -> dict[str, frozenset[str]]:
         found: dict[str, frozenset[str]] = {}
-        for option in self.hydra.config_loader.get_group_options(group):
+        for option in self._options(group):
             keys, name = self._file_keys(group, option)
             found[name] = found.get(name, frozenset()) | keys
         return found
 
     def _file_keys(self, group: str, option: str) -> tuple[frozenset[str], str]:
         """The keys of a file with those of the files it starts from, and the name that it sets."""
-        loaded = self.hydra.config_loader.repository.load_config(f"{group}/{option}")
+        loaded = self.repository.load_config(f"{group}/{option}")
         content, keys, name = dict(loaded.config), frozenset[str](), option
         for default in loaded.defaults_list or []:
             parent = getattr(default, "path", None)

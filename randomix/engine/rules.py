@@ -53,7 +53,7 @@ def matches(value: Any, hint: Any) -> bool:
 
 def is_real(hint: Any) -> bool:
     """Whether an annotation means numbers with fractions, so that 1 and 1.0 are the same setting."""
-    return hint is float or float in typing.get_args(hint)
+    return hint is float or any(is_real(h) for h in typing.get_args(hint))
 
 
 def _words(hint: Any) -> str:
