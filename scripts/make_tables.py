@@ -89,7 +89,7 @@ def _write(tables: Sequence[Table], places: dict[Path, Path], out: Path, options
     page = out / "page" / "index.html"
     files[page] = to_page(options.title, tables, figures, linked(page.parent), sheets=sheets, command=_command(options))
     for path, text in files.items():
-        write_atomically(path, text)
+        write_atomically(path, text, durable=False)  # can be made again
     _remove_stale(out, set(files))
     return page
 

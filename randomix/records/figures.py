@@ -101,12 +101,14 @@ def _curves(table: Table, key: str, name: str) -> str:
             low, high = zip(*((m - s, m + s) for m, s in zip(mean, std, strict=True)), strict=True)
             axes.fill_between(x, low, high, color=colour, alpha=0.15, linewidth=0)
         axes.set_xlabel("Epoch")
-        low = min(v for row in table.rows for vs in _epochs(row.group, key).values() for v in vs)
-        if low > 0:  # the interesting part is the end, where the values are small
+        axes.xaxis.get_major_locator().set_params(integer=True)
+        values = [v for row in table.rows for at_epoch in _epochs(row.group, key).values() for v in at_epoch]
+        log = min(values) > 0 and max(values) > 5 * min(values)
+        if log:  # the interesting part is the end, where the values are small
             axes.set_yscale("log")
             axes.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
             axes.yaxis.set_minor_formatter(lambda value, _: f"{value:g}" if f"{value:e}"[0] in "235" else "")
-        axes.set_ylabel(name + (", log scale" if low > 0 else ""))
+        axes.set_ylabel(name + (", log scale" if log else ""))
         axes.margins(x=0.01)
         columns = 3 if len(table.rows) > 4 else min(len(table.rows), 2)
         axes.legend(fontsize=10, ncols=columns, loc="upper center", bbox_to_anchor=(0.47, -0.14))

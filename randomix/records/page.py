@@ -93,7 +93,7 @@ def _figure_title(name: str, table: Table) -> str:
 
 
 def _sheet(dataset: str, address: str) -> str:
-    text = f"Two samples of {dataset} and what each method makes of them; below each mix, the share of each label"
+    text = f"Two samples of {dataset} and each method's mix of them, with the share of each label (draws of 25 to 75 %)"
     return (
         f'<section id="mixes-{escape(dataset)}">\n<h2>What the methods do: {escape(dataset)}</h2>\n'
         f'<figure class="sheet" tabindex="0"><img src="{escape(address)}" alt="{escape(text)}">'

@@ -30,9 +30,9 @@ thead button { all: unset; box-sizing: border-box; display: block; width: 100%; 
   font-weight: 600; font-size: .9rem; cursor: pointer; }
 thead button:focus-visible, summary:focus-visible, a:focus-visible, .scroll:focus-visible {
   outline: 2px solid var(--link); outline-offset: -2px; }
-thead button::after { content: " \\2195"; color: var(--soft); }
-th[aria-sort=ascending] button::after { content: " \\2191"; color: var(--ink); }
-th[aria-sort=descending] button::after { content: " \\2193"; color: var(--ink); }
+thead button::after { content: "\\a0\\2195"; color: var(--soft); }
+th[aria-sort=ascending] button::after { content: "\\a0\\2191"; color: var(--ink); }
+th[aria-sort=descending] button::after { content: "\\a0\\2193"; color: var(--ink); }
 summary { cursor: pointer; list-style: none; white-space: nowrap; }
 summary::-webkit-details-marker { display: none; }
 summary:hover span, summary:hover b { text-decoration: underline dotted; text-underline-offset: 3px; }

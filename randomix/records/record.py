@@ -228,8 +228,8 @@ def read(path: str | Path) -> RunRecord:
     return from_json(text, Path(path))
 
 
-def write_atomically(path: Path, text: str) -> Path:
-    """Replace ``path`` by a file with ``text``, on the disk before it is visible; its folders are made."""
+def write_atomically(path: Path, text: str, *, durable: bool = True) -> Path:
+    """Replace ``path`` by a file with ``text``, if ``durable`` on the disk before it is visible; makes its folders."""
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
     try:
@@ -237,7 +237,8 @@ def write_atomically(path: Path, text: str) -> Path:
             file.write(text)
             file.flush()
             os.fchmod(file.fileno(), 0o644)  # mkstemp's 0600 would keep colleagues out
-            os.fsync(file.fileno())
+            if durable:
+                os.fsync(file.fileno())
         os.replace(name, path)
     except BaseException:
         Path(name).unlink(missing_ok=True)
