@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 Job = Callable[[dict[str, Any], str], int]  # (resolved configuration, label such as "[3/12]") -> exit code
 
-_KEYBOARD = 130  # what shells report for Ctrl-C; a run that wrote a checkpoint reports 75 instead
+_KEYBOARD, _PIPE = 130, 141  # what shells report for Ctrl-C and a closed pipe; a run that wrote a checkpoint reports 75
 
 
 class JobFailed(RunError):
@@ -49,6 +49,9 @@ def main(job: Job, *, config_name: str, schema: type = TrainConfig) -> None:
     except KeyboardInterrupt:
         print("interrupted; the same command goes on with what was not finished", file=sys.stderr)
         code = _KEYBOARD
+    except BrokenPipeError:  # `--help | head`: nobody reads on
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        code = _PIPE
     sys.exit(code)
 
 
@@ -200,6 +203,8 @@ def _run(hydra_job: _HydraJob, root: Path, config_name: str) -> int:
         from randomix.engine.precheck import one_line
 
         return report([one_line(error)])
+    except BrokenPipeError:
+        raise
     except Exception:
         traceback.print_exc()
         return BUG

@@ -142,7 +142,7 @@ def test_a_sweep_under_torchrun_is_refused(script: Path, arguments: list[str]) -
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("launcher", ["joblib", "parallel", "submitit_local"])
+@pytest.mark.parametrize("launcher", ["parallel", "submitit_local"])  # parallel: joblib with our settings
 def test_launchers_run_the_jobs_elsewhere(script: Path, tmp_path: Path, launcher: str) -> None:
     pytest.importorskip("hydra_plugins.hydra_submitit_launcher" if "submitit" in launcher else "joblib")
     elsewhere = tmp_path / "elsewhere"  # workers must find the script's modules from any folder
