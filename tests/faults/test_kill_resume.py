@@ -1,0 +1,109 @@
+"""Runs that are killed at random moments and continued end bit-equal to one that was left alone.
+
+RANDOMIX_KILLS sets how often a run is killed (default 3 for one rank, 2 for two): ten in the release check.
+"""
+
+import os
+import random
+import signal
+import tempfile
+import time
+from pathlib import Path
+
+import pytest
+
+import datasets
+import models
+from randomix.engine import status
+from randomix.engine.build import run_training
+from randomix.engine.launcher import STORE
+from randomix.engine.runfolder import RunFolder
+from randomix.records import identity, record
+from tests.support import fork, tiny_config, train, wait, weights_digest
+
+KILLS = int(os.environ.get("RANDOMIX_KILLS", "0"))
+pytestmark = pytest.mark.slow
+
+
+def config_for(root: Path) -> dict:
+    """Long enough to be hit anywhere: 16 epochs of 6 steps, a checkpoint each epoch."""
+    return tiny_config(root, recipe={"epochs": 16})
+
+
+def start(config: dict, ranks: int, log: Path) -> list[int]:
+    """One process a rank, as torchrun or the launcher would start them."""
+    store = tempfile.mkdtemp(dir=log.parent)
+    pids = []
+    for rank in range(ranks):
+        names = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": ranks, "LOCAL_WORLD_SIZE": ranks, STORE: f"{store}/s"}
+        environment = {k: str(v) for k, v in names.items()} if ranks > 1 else {}
+        pids.append(fork(lambda: run_training(config, datasets.build, models.build), log, environment))
+    return pids
+
+
+@pytest.fixture(scope="module")
+def reference(tmp_path_factory):
+    """Weights digest and history length by number of ranks, of runs that nothing disturbed; and their seconds."""
+    found = {}
+    for ranks in (1, 2):
+        folder = tmp_path_factory.mktemp(f"reference{ranks}")
+        began = time.monotonic()
+        codes = wait(start(config_for(folder), ranks, folder / "log"))
+        assert codes == [0] * ranks, (folder / "log").read_text()
+        run = RunFolder(identity.run_folder(config_for(folder)))
+        found[ranks] = (weights_digest(run), record.read(run.record).candidates, time.monotonic() - began)
+    return found
+
+
+@pytest.mark.parametrize("ranks", [1, 2])
+def test_killed_at_random_moments(tmp_path, reference, ranks):
+    digest, candidates, seconds = reference[ranks]
+    config, moments, killed = config_for(tmp_path), random.Random(ranks), 0
+    folder = RunFolder(identity.run_folder(config))
+    wanted = KILLS or 4 - ranks
+    for _ in range(4 * wanted):
+        pids = start(config, ranks, tmp_path / "log")
+        time.sleep(moments.uniform(0.1, 0.6) * seconds / 2)
+        for pid in pids:
+            os.kill(pid, signal.SIGKILL)
+        codes = wait(pids)
+        assert set(codes) <= {0, -signal.SIGKILL}, (tmp_path / "log").read_text()
+        killed += -signal.SIGKILL in codes
+        if killed == wanted or folder.finished():
+            break
+    assert killed >= min(wanted, 2)
+    assert wait(start(config, ranks, tmp_path / "log")) == [0] * ranks, (tmp_path / "log").read_text()
+    assert weights_digest(folder) == digest
+    written = record.read(folder.record)
+    assert written.candidates == candidates
+    assert [m["epoch"] for m in written.history] == list(range(1, 17))
+
+
+def test_sigterm_to_one_rank_stops_all_at_the_same_step(tmp_path, reference):
+    config = config_for(tmp_path)
+    folder = RunFolder(identity.run_folder(config))
+    pids = start(config, 2, tmp_path / "log")
+    deadline = time.monotonic() + 30
+    while not folder.metrics.is_file() or folder.metrics.read_text().count("\n") < 3:
+        assert time.monotonic() < deadline, (tmp_path / "log").read_text()
+        time.sleep(0.005)
+    os.kill(pids[1], signal.SIGTERM)
+    assert wait(pids) == [75, 75], (tmp_path / "log").read_text()
+    known = status.read(folder.status)
+    assert known.state == "interrupted"
+    assert 18 <= known.step < 96
+    assert wait(start(config, 2, tmp_path / "log")) == [0, 0], (tmp_path / "log").read_text()
+    assert weights_digest(folder) == reference[2][0]
+
+
+def test_one_rank_continues_what_two_began(tmp_path, reference):
+    config = config_for(tmp_path)
+    folder = RunFolder(identity.run_folder(config))
+    pids = start(config, 2, tmp_path / "log")
+    while not folder.metrics.is_file() or folder.metrics.read_text().count("\n") < 2:
+        time.sleep(0.005)
+    os.kill(pids[0], signal.SIGUSR1)
+    assert wait(pids) == [75, 75]
+    run = train(config)
+    assert "written by 2 rank(s), this run has 1" in run.log.read_text()
+    assert record.read(run.record).candidates == reference[2][1]  # the choice of methods does not know the ranks
