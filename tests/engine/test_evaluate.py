@@ -88,6 +88,21 @@ def test_derived_numbers():
     assert abs(result.loss - loss / 101) < 1e-6
 
 
+@pytest.mark.parametrize(
+    ("logit", "place"), [(0.0, 7), (math.log(0.61 / 0.39), 9), (math.log(0.59 / 0.41), 8), (100.0, 14)]
+)
+def test_confidence_bins(logit, place):
+    """Two classes: confidences 0.5, just above and below the edge at 9 / 15, and 1."""
+    model, eval_set = make_model(2), make_eval_set(20, 2)
+    nn.init.zeros_(model[1].weight)
+    model[1].bias.data = torch.tensor([logit, 0.0])
+    result = evaluate(model, eval_set, batch_size=6)
+    occupied = [index for index, (count, _, _) in enumerate(result.bins) if count]
+    assert len(result.bins) == 15 and occupied == [place]
+    confidence = 1 / (1 + math.exp(-logit))
+    assert result.ece == pytest.approx(100 * abs(result.correct1 / 20 - confidence), abs=1e-4)
+
+
 @pytest.mark.parametrize("num_classes", [2, 5, 6])
 def test_few_classes(num_classes):
     result = evaluate(make_model(num_classes), make_eval_set(50, num_classes), batch_size=8)
@@ -185,3 +200,16 @@ def test_gradients_work_after_an_evaluation_under_autocast():
     with torch.autocast("cpu", torch.bfloat16):
         model(torch.rand(2, 2, 4, 3)).float().sum().backward()
     assert model[1].weight.grad is not None
+
+
+def test_inside_a_process_group(tmp_path):
+    model, eval_set = make_model(), make_eval_set(9)
+    alone = evaluate(model, eval_set, batch_size=4)
+    store = torch.distributed.FileStore(str(tmp_path / "store"), 1)
+    torch.distributed.init_process_group("gloo", store=store, rank=0, world_size=1)
+    try:
+        assert evaluate(model, eval_set, batch_size=4) == alone
+        wrapped = nn.parallel.DistributedDataParallel(model)
+        assert evaluate(wrapped, eval_set, batch_size=4) == alone
+    finally:
+        torch.distributed.destroy_process_group()
