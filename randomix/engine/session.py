@@ -14,7 +14,7 @@ import yaml
 from randomix import mixers
 from randomix.engine import distributed, files
 from randomix.engine.checkpoint import Checkpointer
-from randomix.engine.errors import BUG, OK, DataError, Interrupted, RunError
+from randomix.engine.errors import BUG, OK, ConfigError, DataError, Interrupted, RunError
 from randomix.engine.loggers import SafeTracker
 from randomix.engine.optim import resolve_precision
 from randomix.engine.progress import Reporter
@@ -103,6 +103,14 @@ class TrainingSession:
             raise DataError(
                 f"recipe.batch_size={batch} is larger than the {num_train} training samples of "
                 f"{self.config.dataset['name']}: lower it to {num_train} or less"
+            )
+        shares = self.world.world_size * self.config.recipe.accumulate
+        if batch % shares:
+            raise ConfigError(
+                [
+                    f"recipe.batch_size={batch} must be divisible by {self.world.world_size} rank(s) x "
+                    f"recipe.accumulate={self.config.recipe.accumulate}: for example {max(batch // shares, 1) * shares}"
+                ]
             )
 
     def _resume(self) -> None:
