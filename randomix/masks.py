@@ -7,6 +7,7 @@ possible (Python integers make slices), one per sample is a tensor on the inputs
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Sequence
 
@@ -161,18 +162,23 @@ def check_spectrum(spatial: Spatial, spectrum: str) -> None:
 def low_frequency(noise: Tensor, spatial: Spatial, decay_power: float, spectrum: str) -> Tensor:
     """Smooth random values ([N,] *spatial), up to a positive scale, from noise as ``fmix_mask`` takes it."""
     check_spectrum(spatial, spectrum)
-    return (_paper_image if spectrum == "paper" else _code_image)(noise, tuple(spatial), decay_power)
+    image = _paper_image if spectrum == "paper" else _code_image
+    return image(noise, tuple(spatial), float(decay_power))
 
 
-def _amplitude(frequencies: Sequence[Tensor], spatial: Spatial, decay_power: float) -> Tensor:
-    """1 / max(|f|, 1 / longest side) ** decay_power on the grid of the axes' frequencies, in cycles a pixel."""
-    grid = torch.meshgrid(*frequencies, indexing="ij")
-    radius = torch.stack(grid).square().sum(0).sqrt()
+@functools.lru_cache(maxsize=32)
+def _amplitude(
+    counts: tuple[int, ...], spatial: tuple[int, ...], decay_power: float, dtype: torch.dtype, device: torch.device
+) -> Tensor:
+    """1 / max(|f|, 1 / longest side) ** decay_power at the first ``counts`` frequencies of each axis, in cycles a pixel.
+
+    Remembered, as it takes as long as the rest of a mask and is the same at every step; never written to.
+    """
+    axes = [
+        torch.fft.fftfreq(size, dtype=dtype, device=device)[:count] for size, count in zip(spatial, counts, strict=True)
+    ]
+    radius = torch.stack(torch.meshgrid(*axes, indexing="ij")).square().sum(0).sqrt()
     return radius.clamp(min=1.0 / max(spatial)) ** -decay_power
-
-
-def _axis(size: int, count: int, like: Tensor) -> Tensor:
-    return torch.fft.fftfreq(size, dtype=like.dtype, device=like.device)[:count]
 
 
 def _inverse(spectrum: Tensor, spatial: Spatial) -> Tensor:
@@ -183,23 +189,20 @@ def _inverse(spectrum: Tensor, spatial: Spatial) -> Tensor:
     return torch.fft.irfft(spectrum, n=spatial[-1], dim=-1)
 
 
-def _paper_image(noise: Tensor, spatial: Spatial, decay_power: float) -> Tensor:
-    half = spatial[-1] // 2 + 1
-    noise = noise[..., :half, :].contiguous()
-    axes = [_axis(size, size, noise) for size in spatial[:-1]] + [_axis(spatial[-1], half, noise)]
-    return _inverse(torch.view_as_complex(noise) * _amplitude(axes, spatial, decay_power), spatial)
+def _paper_image(noise: Tensor, spatial: tuple[int, ...], decay_power: float) -> Tensor:
+    counts = (*spatial[:-1], spatial[-1] // 2 + 1)
+    noise = noise[..., : counts[-1], :].contiguous()
+    amplitude = _amplitude(counts, spatial, decay_power, noise.dtype, noise.device)
+    return _inverse(torch.view_as_complex(noise) * amplitude, spatial)
 
 
-def _code_image(noise: Tensor, spatial: Spatial, decay_power: float) -> Tensor:
+def _code_image(noise: Tensor, spatial: tuple[int, ...], decay_power: float) -> Tensor:
     """The authors' indexing: rows 0 and 1 of the noise are its real and imaginary part, its last axis a frequency."""
-    if len(spatial) == 1:
-        first, second = noise[..., 0, :], noise[..., 1, :]
-        amplitude = _amplitude([_axis(spatial[0], 2, noise)], spatial, decay_power)[:, None]
-        return _inverse(torch.complex(first * amplitude[0], second * amplitude[1]), spatial)
-    columns = _axis(spatial[1], noise.shape[-2], noise)
-    amplitude = _amplitude([_axis(spatial[0], 2, noise), columns], spatial, decay_power)[:, :, None]
-    scaled = noise[..., :2, :, :] * amplitude
-    return _inverse(torch.complex(scaled[..., 0, :, :], scaled[..., 1, :, :]), spatial)
+    dims = len(spatial)
+    counts = (2,) if dims == 1 else (2, noise.shape[-2])
+    amplitude = _amplitude(counts, spatial, decay_power, noise.dtype, noise.device)[..., None]
+    real, imaginary = (noise.narrow(-1 - dims, 0, 2) * amplitude).unbind(-1 - dims)
+    return _inverse(torch.complex(real, imaginary), spatial)
 
 
 def binarise(values: Tensor, lam: float | Tensor, round_up: bool | Tensor = False, max_soft: float = 0.0) -> Tensor:

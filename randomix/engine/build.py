@@ -41,16 +41,17 @@ def run_evaluation(config: Mapping[str, Any], data_factory: DataFactory, model_f
 
 
 def _start(
-    worker: Callable[..., int], arguments: tuple[Any, ...], folder: RunFolder, trainer: schema.TrainerConfig | schema.EvalTrainerConfig
+    worker: Callable[..., int],
+    arguments: tuple[Any, ...],
+    folder: RunFolder,
+    trainer: schema.TrainerConfig | schema.EvalTrainerConfig,
 ) -> int:
     """Call ``worker`` in this process, or in ``trainer.nproc`` new ones unless a launcher already made the ranks."""
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # waiting threads must not burn a shared machine's cores
     if trainer.nproc == 1 or "RANK" in os.environ:
         return worker(*arguments)
     logs, status = folder.root / "logs", folder.status
-    return launch(
-        worker, arguments, trainer.nproc, logs, threads_per_process=trainer.threads, status_file=status
-    )
+    return launch(worker, arguments, trainer.nproc, logs, threads_per_process=trainer.threads, status_file=status)
 
 
 def _train(config: Mapping[str, Any], data_factory: DataFactory, model_factory: ModelFactory, label: str) -> int:
@@ -66,7 +67,9 @@ def _train(config: Mapping[str, Any], data_factory: DataFactory, model_factory: 
         return session.run(data_factory, model_factory)
 
 
-def _evaluate(config: Mapping[str, Any], checkpoint: str, data_factory: DataFactory, model_factory: ModelFactory) -> int:
+def _evaluate(
+    config: Mapping[str, Any], checkpoint: str, data_factory: DataFactory, model_factory: ModelFactory
+) -> int:
     """One rank of an evaluation, in this process."""
     from randomix.engine import distributed
     from randomix.engine.reevaluate import evaluate_checkpoint

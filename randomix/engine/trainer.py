@@ -136,7 +136,9 @@ class Trainer:
     def _diagnosis(self, step: int | None, batch: Batch | None = None) -> str:
         at = self.progress.step if step is None else step
         lr = learning_rate(at, self.recipe, self.steps_per_epoch)
-        samples = f", samples {batch.indices[:8].tolist()} ..." if batch is not None and at == self.progress.step else ""
+        samples = (
+            f", samples {batch.indices[:8].tolist()} ..." if batch is not None and at == self.progress.step else ""
+        )
         return (
             f"the loss or a gradient is not finite at step {at} (epoch {at // self.steps_per_epoch + 1}), lr {lr:g}, "
             f"mixer {self.mixer.name}{samples}: the weights were left as before it; "

@@ -95,6 +95,43 @@ def test_nothing_is_removed_before_the_new_file_was_verified(tmp_path, monkeypat
     assert {p.name: p.stat().st_ino for p in tmp_path.iterdir()} == before
 
 
+class _Crash(BaseException):
+    """The process is gone: no handler of the library may catch it."""
+
+
+def _crash_at(monkeypatch, count: int) -> None:
+    """Crash before the ``count``-th change of the folder."""
+    left = iter(range(count))
+    for name in ("fsync", "replace", "link", "unlink"):
+
+        def call(*args, real=getattr(os, name), **kwargs):
+            if next(left, None) is None:
+                raise _Crash
+            return real(*args, **kwargs)
+
+        monkeypatch.setattr(os, name, call)
+
+
+def test_a_crash_before_any_system_call_leaves_a_last_that_can_be_read(tmp_path, monkeypatch):
+    crashes = 0
+    while True:
+        folder = tmp_path / str(crashes)
+        keeper = Checkpointer(folder, keep_last=1)
+        keeper.save(state_at(1), step=1, is_best=True)
+        try:
+            with monkeypatch.context() as patch:
+                _crash_at(patch, crashes)
+                keeper.save(state_at(2), step=2, is_best=True)
+        except _Crash:
+            crashes += 1
+        assert checkpoint.read(folder / "last.pt")["step"] in (1, 2)
+        assert checkpoint.read(folder / "best.pt")["step"] in (1, 2)
+        assert keeper.load().step >= checkpoint.read(folder / "last.pt")["step"]
+        if folder.name != str(crashes - 1):
+            break  # the save was complete
+    assert crashes >= 9
+
+
 def test_a_stale_file_of_a_later_step_does_not_push_out_the_new_one(tmp_path):
     keeper = Checkpointer(tmp_path, keep_last=1)
     keeper.save(state_at(30), step=30)

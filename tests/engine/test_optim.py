@@ -89,7 +89,9 @@ def test_weight_average_follows_its_formula_and_copies_buffers():
     assert not any(p.requires_grad for p in average.module.parameters())
 
 
-@pytest.mark.parametrize(("name", "dtype"), [("fp32", torch.float32), ("bf16", torch.bfloat16), ("fp16", torch.float16)])
+@pytest.mark.parametrize(
+    ("name", "dtype"), [("fp32", torch.float32), ("bf16", torch.bfloat16), ("fp16", torch.float16)]
+)
 def test_precision(name, dtype):
     precision = resolve_precision(name, torch.device("cpu"))
     assert precision.dtype is dtype
@@ -98,7 +100,9 @@ def test_precision(name, dtype):
         assert torch.mm(torch.ones(2, 2), torch.ones(2, 2)).dtype is dtype
 
 
-@pytest.mark.parametrize(("capability", "name"), [((7, 0), "fp16"), ((7, 5), "fp16"), ((8, 0), "bf16"), ((9, 0), "bf16")])
+@pytest.mark.parametrize(
+    ("capability", "name"), [((7, 0), "fp16"), ((7, 5), "fp16"), ((8, 0), "bf16"), ((9, 0), "bf16")]
+)
 def test_auto_precision_asks_the_capability_of_a_gpu(monkeypatch, capability, name):
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: capability)
     assert resolve_precision("auto", torch.device("cuda", 0)).name == name
