@@ -17,6 +17,7 @@ from torch import Tensor
 
 from randomix import masks
 from randomix.masks import Box, Spatial
+from randomix.rng import to_device
 from randomix.types import MixedBatch
 
 
@@ -173,18 +174,15 @@ def resizemix(inputs: Tensor, targets: Tensor, perm: Tensor, scale: float | Tens
 def _paste_small(inputs: Tensor, perm: Tensor, scale: float, boxes: Box, sizes: tuple[int, ...]) -> Tensor:
     """One scale for the batch: resize every sample once, then write the patches into a copy."""
     (count, channels), spatial = inputs.shape[:2], tuple(inputs.shape[2:])
-    positions = [torch.arange(size, device=inputs.device)[None] for size in sizes]
-    rows = [masks.nearest_source(p, scale, size) for p, size in zip(positions, spatial, strict=True)]
-    source = masks.flat_index(rows, spatial).expand(count, channels, -1)
-    small = inputs.flatten(2).gather(2, source).index_select(0, perm)
+    source, offset = to_device(masks.patch_index(spatial, sizes, scale), inputs.device)
+    small = inputs.flatten(2).gather(2, source.expand(count, channels, -1)).index_select(0, perm)
     mixed = inputs.clone()
     if not isinstance(boxes, Tensor):
         mixed[(..., *masks.box_slices(boxes))] = small.unflatten(2, sizes)
         return mixed
-    starts = boxes.reshape(-1, 2 * len(spatial))
-    target = masks.flat_index([p + starts[:, i, None] for i, p in enumerate(positions)], spatial)
+    start = masks.flat_starts(boxes.reshape(-1, 2 * len(spatial)), spatial)
     flat = mixed.flatten(2)  # a view for contiguous and channels_last inputs, which clone() keeps
-    flat.scatter_(2, target[:, None].expand(count, channels, -1), small)
+    flat.scatter_(2, (start[:, None, None] + offset).expand(count, channels, -1), small)
     return flat.unflatten(2, spatial)
 
 
@@ -193,7 +191,7 @@ def _resample(inputs: Tensor, perm: Tensor, scale: Tensor, boxes: Tensor, spatia
     sources = []
     for axis, size in enumerate(spatial):
         offset = torch.arange(size, device=inputs.device) - boxes[:, axis, None]
-        sources.append(masks.nearest_source(offset, scale[:, None], size))
+        sources.append(masks.nearest_source(offset, scale, size))
     index, channels = masks.flat_index(sources, spatial), inputs.shape[1]
     partner = masks.take_rows(inputs, perm)
     view = masks.memory_order(partner)

@@ -117,14 +117,33 @@ def inside_boxes(boxes: Tensor, spatial: Spatial) -> Tensor:
 # --- Nearest-neighbour resizing --------------------------------------------------------------------------------------
 
 
-def nearest_source(position: Tensor, scale: float | Tensor, size: int) -> Tensor:
-    """Source index in 0 .. size - 1 of each resized position, any shape; a scale tensor must broadcast with it.
+def patch_index(spatial: Spatial, sizes: Sequence[int], scale: float) -> np.ndarray:
+    """For each of the P pixels of a resized patch its source, and its offset from the patch's start: (2, P) int64.
 
-    floor(position * float32(1 / scale)), as ``F.interpolate(scale_factor=scale)`` computes it: the index follows the
-    given factor, not the ratio of the two sizes, which differs in 95 % of ResizeMix's draws.
+    Both count pixels of the flattened spatial axes. The source along an axis is min(floor(i * float32(1 / scale)),
+    S - 1), as ``F.interpolate(scale_factor=scale)`` has it: it follows the given factor, not the ratio of the two
+    sizes, which differs in 95 % of ResizeMix's draws. On the host: some 20 small operations fewer for the device.
     """
-    step = scale.reciprocal().float() if isinstance(scale, Tensor) else float(np.float32(1.0 / scale))
-    return (position.float() * step).floor().long().clamp(0, size - 1)
+    step = np.float32(1.0 / scale)
+    source = offset = np.zeros((), dtype=np.int64)
+    for size, side in zip(spatial, sizes, strict=True):
+        position = np.arange(side)
+        nearest = np.minimum((position.astype(np.float32) * step).astype(np.int64), size - 1)
+        source, offset = source[..., None] * size + nearest, offset[..., None] * size + position
+    return np.stack([source.ravel(), offset.ravel()])
+
+
+def nearest_source(position: Tensor, scale: Tensor, size: int) -> Tensor:
+    """Source of positions (N, M) in samples of ``size`` pixels resized by scale (N,), by the rule of patch_index."""
+    return (position.float() * scale.reciprocal().float()[:, None]).floor().long().clamp(0, size - 1)
+
+
+def flat_starts(boxes: Tensor, spatial: Spatial) -> Tensor:
+    """Position (N,) of the first pixel of boxes (N, 2 d) in the flattened spatial axes."""
+    start = boxes[:, 0]
+    for axis in range(1, len(spatial)):
+        start = start * spatial[axis] + boxes[:, axis]
+    return start
 
 
 def flat_index(indices: Sequence[Tensor], spatial: Spatial) -> Tensor:
@@ -170,9 +189,9 @@ def low_frequency(noise: Tensor, spatial: Spatial, decay_power: float, spectrum:
 def _amplitude(
     counts: tuple[int, ...], spatial: tuple[int, ...], decay_power: float, dtype: torch.dtype, device: torch.device
 ) -> Tensor:
-    """1 / max(|f|, 1 / longest side) ** decay_power at the first ``counts`` frequencies of each axis, in cycles a pixel.
+    """1 / max(|f|, 1 / longest side) ** decay_power at the first ``counts`` frequencies of each axis.
 
-    Remembered, as it takes as long as the rest of a mask and is the same at every step; never written to.
+    f in cycles a pixel. Remembered, and never written to: it takes as long as the rest of a mask, and no step changes it.
     """
     axes = [
         torch.fft.fftfreq(size, dtype=dtype, device=device)[:count] for size, count in zip(spatial, counts, strict=True)
