@@ -191,7 +191,7 @@ def _amplitude(
 ) -> Tensor:
     """1 / max(|f|, 1 / longest side) ** decay_power at the first ``counts`` frequencies of each axis.
 
-    f in cycles a pixel. Remembered, and never written to: it takes as long as the rest of a mask, and no step changes it.
+    f in cycles a pixel. Remembered, never written to: it takes as long as the rest of a mask and no step changes it.
     """
     axes = [
         torch.fft.fftfreq(size, dtype=dtype, device=device)[:count] for size, count in zip(spatial, counts, strict=True)

@@ -19,9 +19,9 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import torch
+
 from bench import loops, operations, report
 from bench.measure import interleaved
-
 from randomix import mixers
 from randomix.engine.optim import resolve_precision
 

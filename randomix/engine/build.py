@@ -33,7 +33,7 @@ def run_training(
 
 
 def run_evaluation(config: Mapping[str, Any], data_factory: DataFactory, model_factory: ModelFactory) -> int:
-    """Evaluate the weights of ``config["checkpoint"]``, a run folder or a file in its ``checkpoints/``; write a record."""
+    """Evaluate ``config["checkpoint"]``, a run folder or a file in its ``checkpoints/``, and write a record."""
     evaluation = schema.parse(config, schema.EvalConfig)
     folder, checkpoint = RunFolder.of_checkpoint(evaluation.checkpoint)
     arguments = (dict(config), checkpoint, data_factory, model_factory)

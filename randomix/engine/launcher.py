@@ -121,11 +121,11 @@ class _Worker:
     def __init__(self, process: Any, reports: Connection) -> None:
         self.process, self.reports = process, reports
         self.failure: Failure | None = None
-        self.signalled = False  # by this launcher
+        self.sent: set[int] = set()  # signals from this launcher
 
     def send(self, number: int) -> None:
         if self.process.is_alive():
-            self.signalled = True
+            self.sent.add(number)
             with contextlib.suppress(ProcessLookupError):
                 os.kill(self.process.pid, number)
 
@@ -137,7 +137,7 @@ class _Worker:
         code = None if self.process.is_alive() else self.process.exitcode
         if self.failure is not None or code in (None, 0):
             return
-        if self.signalled:
+        if -code in self.sent or (code > 0 and self.sent):
             self.failure = Failure(INTERRUPTED, "stopped by a signal before it could save", at=time.time_ns())
         elif code < 0:
             name = signal.Signals(-code).name

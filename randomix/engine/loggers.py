@@ -13,9 +13,11 @@ from randomix.engine.errors import ConfigError
 class Tracker(Protocol):
     """An external tracker of one run."""
 
-    def log(self, metrics: Mapping[str, float], step: int) -> None: ...
+    def log(self, metrics: Mapping[str, float], step: int) -> None:
+        """Send the numbers of a step."""
 
-    def finish(self, exit_code: int) -> None: ...
+    def finish(self, exit_code: int) -> None:
+        """Close the run."""
 
 
 class WandbTracker:
@@ -35,10 +37,10 @@ class WandbTracker:
             config=dict(config),
         )
 
-    def log(self, metrics: Mapping[str, float], step: int) -> None:
+    def log(self, metrics: Mapping[str, float], step: int) -> None:  # noqa: D102
         self._run.log(dict(metrics), step=step)
 
-    def finish(self, exit_code: int) -> None:
+    def finish(self, exit_code: int) -> None:  # noqa: D102
         self._run.finish(exit_code=exit_code)
 
 
@@ -51,11 +53,11 @@ class TensorBoardTracker:
 
         self._writer = SummaryWriter(str(folder / "tensorboard"))
 
-    def log(self, metrics: Mapping[str, float], step: int) -> None:
+    def log(self, metrics: Mapping[str, float], step: int) -> None:  # noqa: D102
         for name, value in metrics.items():
             self._writer.add_scalar(name, value, step)
 
-    def finish(self, exit_code: int) -> None:
+    def finish(self, exit_code: int) -> None:  # noqa: D102
         self._writer.close()
 
 

@@ -1,4 +1,4 @@
-"""What the trainer asks of data and of networks. ``datasets/`` and ``models/`` provide it; the library imports neither."""
+"""What the trainer asks of data and networks; ``datasets/`` and ``models/`` provide it, the library imports neither."""
 
 from __future__ import annotations
 
@@ -56,16 +56,22 @@ class Data(Protocol):
     ) -> TrainLoader:
         """``batch_size`` is global and divisible by ``world_size``; the last incomplete batch is dropped."""
 
-    def eval_set(self, device: torch.device) -> EvalSet: ...
+    def eval_set(self, device: torch.device) -> EvalSet:
+        """The test samples, resident on ``device``."""
 
     def describe(self) -> dict[str, Any]:
         """Source, checksum and sizes, for the record of a run."""
 
 
 class DataFactory(Protocol):
-    def __call__(self, config: Mapping[str, Any]) -> Data: ...
+    """``datasets.build``: a data set from its configuration."""
+
+    def __call__(self, config: Mapping[str, Any]) -> Data:
+        """Verify the files and read them. Raises DataError, ConfigError."""
 
 
 class ModelFactory(Protocol):
+    """``models.build``: a network from its configuration."""
+
     def __call__(self, config: Mapping[str, Any], *, sample_shape: tuple[int, ...], num_classes: int) -> nn.Module:
         """A network with ``forward(inputs, tap=None)`` and ``num_taps``."""

@@ -68,7 +68,6 @@ class TrainingSession:
 
     def run(self, data_factory: DataFactory, model_factory: ModelFactory) -> int:
         """Build, resume, train, evaluate, record. Raises Interrupted after a checkpoint if a signal came."""
-        started = time.time()
         _set_up_torch(self.config, self.world)
         data = data_factory(self.config.dataset)
         self._check_data(data.num_train)
@@ -78,6 +77,13 @@ class TrainingSession:
         mixer = mixers.build(self.config.mixer, num_classes=data.num_classes)
         precision = resolve_precision(self.config.trainer.precision, self.world.device)
         self.trainer = Trainer(self.config, data, model, mixer, self.world, precision)
+        where = provenance.collect(  # before training: the code may change on disk while it runs
+            world_size=self.world.world_size,
+            device=self.world.device.type,
+            precision=precision.name,
+            threads=torch.get_num_threads(),
+            started=time.time(),
+        )
         self.checkpointer = Checkpointer(
             self.folder.checkpoints, keep_last=self.config.trainer.keep_last, log=self.reporter.warn
         )
@@ -93,7 +99,7 @@ class TrainingSession:
             self.tracker.finish(error.exit_code if isinstance(error, RunError) else 1)
             raise
         if self.world.is_main:
-            self._write_record(data, metrics, started)
+            self._write_record(data, metrics, where)
         self.tracker.finish(OK)
         return OK
 
@@ -191,7 +197,7 @@ class TrainingSession:
         lines = "".join(record.dumps(m) + "\n" for m in self.trainer.progress.history)
         files.write_atomic(self.folder.metrics, lines)
 
-    def _write_record(self, data: Any, evaluated: dict[str, Any], started: float) -> None:
+    def _write_record(self, data: Any, evaluated: dict[str, Any], where: dict[str, Any]) -> None:
         from safetensors.torch import save
 
         trainer = self.trainer
@@ -205,13 +211,7 @@ class TrainingSession:
             candidates=dict(trainer.progress.candidates),
             mode=trainer.mixer.mode.value,
             data=data.describe(),
-            provenance=provenance.collect(
-                world_size=self.world.world_size,
-                device=self.world.device.type,
-                precision=trainer.precision.name,
-                threads=torch.get_num_threads(),
-                started=started,
-            ),
+            provenance=where | {"finished": provenance.iso(time.time())},
         )
         files.write_atomic(self.folder.record, content)
         self._write_status("finished", exit_code=OK)

@@ -17,8 +17,8 @@ from randomix import mixers
 from randomix.engine.distributed import World
 from randomix.engine.optim import Precision, resolve_precision
 from randomix.engine.protocols import Batch, Data
-from randomix.engine.stopper import Stopper
 from randomix.engine.schema import RecipeConfig, TrainConfig, TrainerConfig
+from randomix.engine.stopper import Stopper
 from randomix.engine.trainer import Trainer
 
 MEAN, STD = (0.4914, 0.4822, 0.4465), (0.2023, 0.1994, 0.2010)
@@ -39,6 +39,7 @@ class Setting:
 
     @property
     def torch_device(self) -> torch.device:
+        """``device`` as torch has it."""
         return torch.device(self.device)
 
 
@@ -68,7 +69,7 @@ def make_trainer(setting: Setting, data: Data, mixer: str | dict[str, Any]) -> T
         trainer=TrainerConfig(device=setting.device, precision=setting.precision, compile=setting.compile),
         logger={}, evaluator={}, evaluators=[],
     )  # fmt: skip
-    world = World.single(setting.torch_device)
+    world = World(device=setting.torch_device)
     precision = resolve_precision(setting.precision, setting.torch_device)
     built = mixers.build(mixer, num_classes=setting.classes)
     trainer = Trainer(config, data, network(setting), built, world, precision)

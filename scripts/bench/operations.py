@@ -6,9 +6,9 @@ from collections.abc import Callable
 
 import numpy as np
 import torch
-from bench.loops import Setting
 from torch import Tensor
 
+from bench.loops import Setting
 from randomix import StepRng, functional, mixers
 from randomix.mixers.base import InputMixer
 

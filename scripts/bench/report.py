@@ -8,7 +8,6 @@ from typing import Any
 
 from bench.loops import Setting
 from bench.measure import Sample, quartiles, ratios
-
 from randomix.engine.optim import resolve_precision
 from randomix.records import provenance
 

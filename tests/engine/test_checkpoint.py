@@ -102,14 +102,17 @@ class _Crash(BaseException):
 def _crash_at(monkeypatch, count: int) -> None:
     """Crash before the ``count``-th change of the folder."""
     left = iter(range(count))
-    for name in ("fsync", "replace", "link", "unlink"):
 
-        def call(*args, real=getattr(os, name), **kwargs):
+    def watched(real):
+        def call(*args, **kwargs):
             if next(left, None) is None:
                 raise _Crash
             return real(*args, **kwargs)
 
-        monkeypatch.setattr(os, name, call)
+        return call
+
+    for name in ("fsync", "replace", "link", "unlink"):
+        monkeypatch.setattr(os, name, watched(getattr(os, name)))
 
 
 def test_a_crash_before_any_system_call_leaves_a_last_that_can_be_read(tmp_path, monkeypatch):

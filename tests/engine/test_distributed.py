@@ -148,12 +148,12 @@ def _wait_for(condition, seconds: float):
 
 
 @pytest.mark.slow
-def test_freshly_started_workers_find_each_other(tmp_path):
-    assert run(jobs.hello, (str(tmp_path),), tmp_path, threads_per_process=1)[0] == 0
-    assert [(tmp_path / f"hello-{r}").read_text() for r in (0, 1)] == ["3 0 0/2 gloo 1", "3 0 1/2 gloo 1"]
-    assert not [
-        p for p in Path(launcher.tempfile.gettempdir()).glob("randomix-*") if p.stat().st_mtime > time.time() - 1
-    ]
+def test_freshly_started_workers_find_each_other(tmp_path, monkeypatch):
+    (tmp_path / "temporary").mkdir()
+    monkeypatch.setattr(launcher.tempfile, "tempdir", str(tmp_path / "temporary"))
+    assert run(jobs.hello, (str(tmp_path),), tmp_path, threads_per_process=2)[0] == 0
+    assert [(tmp_path / f"hello-{r}").read_text() for r in (0, 1)] == ["3 0 0/2 gloo 2", "3 0 1/2 gloo 2"]
+    assert not list((tmp_path / "temporary").glob("randomix-*"))
 
 
 def test_without_a_fault_weights_and_buffers_end_equal(tmp_path, warm):
@@ -194,6 +194,11 @@ def test_an_exception_on_one_rank_ends_all_and_is_shown_once(tmp_path, capfd, wa
     known = status.read(tmp_path / "status.json")
     assert (known.state, known.exit_code, known.checkpoint) == ("failed", 1, "last.pt")
     assert "boom" in known.reason
+
+
+def test_a_kill_is_the_cause_even_if_another_rank_s_error_came_first(tmp_path, capfd, warm):
+    assert run(light_jobs.error_here_kill_there, (), tmp_path)[0] == errors.BUG
+    assert capfd.readouterr().err == "rank 1: was killed by SIGKILL (out of host memory?)\n"
 
 
 def test_a_killed_rank_ends_the_job_within_ten_seconds(tmp_path, capfd, warm):

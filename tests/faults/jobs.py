@@ -36,6 +36,7 @@ def hello(folder: str) -> None:
         seen = f"{total.item()} {got['from']} {world.rank}/{world.world_size} {world.backend} {torch.get_num_threads()}"
         Path(folder, f"hello-{world.rank}").write_text(seen)
     assert current_world().world_size == 1
+    assert not torch.distributed.is_initialized()
 
 
 def train(folder: str, fault: str) -> None:

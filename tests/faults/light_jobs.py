@@ -10,6 +10,13 @@ from pathlib import Path
 from randomix.engine.errors import DataError
 
 
+def _wait() -> None:
+    """For ever, as far as a test is concerned."""
+    end = time.monotonic() + 40
+    while time.monotonic() < end:
+        time.sleep(0.05)
+
+
 def note_pid_and_wait(folder: str, deaf_rank: int) -> None:
     """Write this process's id and wait for ever; ``deaf_rank`` ignores SIGTERM."""
     if int(os.environ["RANK"]) == deaf_rank:
@@ -17,8 +24,7 @@ def note_pid_and_wait(folder: str, deaf_rank: int) -> None:
     part = Path(folder, f"pid-{os.environ['RANK']}.part")
     part.write_text(str(os.getpid()))
     part.rename(part.with_suffix(".txt"))
-    while True:
-        time.sleep(0.05)
+    _wait()
 
 
 def end(how: str, rank: int) -> int:
@@ -43,8 +49,7 @@ def one_fails_others_wait(deaf_rank: int) -> None:
         raise DataError("datasets/x: not found")
     if int(os.environ["RANK"]) == deaf_rank:
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    while True:
-        time.sleep(0.05)
+    _wait()
 
 
 def slow_goodbye(folder: str) -> int:
@@ -60,5 +65,13 @@ def signal_the_launcher(number: int, launcher: int) -> None:
     if os.environ["RANK"] == "0":
         time.sleep(0.3)
         os.kill(launcher, number)
-    while True:
-        time.sleep(0.05)
+    _wait()
+
+
+def error_here_kill_there() -> None:
+    """Rank 0 notices first (a closed connection) what happened to rank 1: something kills it."""
+    if os.environ["RANK"] == "0":
+        raise RuntimeError("Connection closed by peer")
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    time.sleep(0.8)
+    os.kill(os.getpid(), signal.SIGKILL)
