@@ -17,7 +17,6 @@ from torch import Tensor
 
 from randomix import masks
 from randomix.masks import Box, Spatial
-from randomix.rng import to_device
 from randomix.types import MixedBatch
 
 
@@ -174,7 +173,7 @@ def resizemix(inputs: Tensor, targets: Tensor, perm: Tensor, scale: float | Tens
 def _paste_small(inputs: Tensor, perm: Tensor, scale: float, boxes: Box, sizes: tuple[int, ...]) -> Tensor:
     """One scale for the batch: resize every sample once, then write the patches into a copy."""
     (count, channels), spatial = inputs.shape[:2], tuple(inputs.shape[2:])
-    source, offset = to_device(masks.patch_index(spatial, sizes, scale), inputs.device)
+    source, offset = masks.to_device(masks.patch_index(spatial, sizes, scale), inputs.device)
     small = inputs.flatten(2).gather(2, source.expand(count, channels, -1)).index_select(0, perm)
     mixed = inputs.clone()
     if not isinstance(boxes, Tensor):

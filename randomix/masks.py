@@ -39,6 +39,14 @@ def take_rows(inputs: Tensor, index: Tensor) -> Tensor:
     return rows if view is inputs else rows.movedim(-1, 1)
 
 
+def to_device(array: np.ndarray | Tensor, device: torch.device) -> Tensor:
+    """Copy a host array or tensor to ``device`` without waiting for it (pinned and asynchronous on CUDA)."""
+    tensor = array.contiguous() if isinstance(array, Tensor) else torch.from_numpy(np.ascontiguousarray(array))
+    if device.type == "cuda":
+        return tensor.pin_memory().to(device, non_blocking=True)
+    return tensor.to(device)
+
+
 # --- Boxes -----------------------------------------------------------------------------------------------------------
 
 

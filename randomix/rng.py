@@ -11,7 +11,10 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
-from torch import Tensor
+
+from randomix.masks import to_device
+
+__all__ = ["StepRng", "as_step_rng", "to_device"]
 
 
 @dataclass(frozen=True)
@@ -60,11 +63,3 @@ def as_step_rng(rng: StepRng | torch.Generator | int | None) -> StepRng:
     if rng is not None and rng.device.type != "cpu":
         raise ValueError(f"rng is a torch.Generator on {rng.device}; pass one on the CPU: torch.Generator()")
     return StepRng(seed=int(torch.randint(2**62, (), generator=rng)))
-
-
-def to_device(array: np.ndarray | Tensor, device: torch.device) -> Tensor:
-    """Copy a host array or tensor to ``device`` without waiting for it (pinned and asynchronous on CUDA)."""
-    tensor = array.contiguous() if isinstance(array, Tensor) else torch.from_numpy(np.ascontiguousarray(array))
-    if device.type == "cuda":
-        return tensor.pin_memory().to(device, non_blocking=True)
-    return tensor.to(device)
