@@ -10,7 +10,7 @@ from torch import Tensor
 
 from bench.loops import Setting
 from randomix import StepRng, functional, mixers
-from randomix.mixers.base import InputMixer
+from randomix.mixers.base import BatchMixer
 
 
 def _plain_mixup(inputs: Tensor) -> Tensor:
@@ -77,7 +77,7 @@ def cases(setting: Setting) -> dict[str, Callable[[], None]]:
     found: dict[str, Callable[[], None]] = {"copy of the batch": repeat(lambda _: inputs.clone())}
     for name in mixers.available():
         mixer = mixers.build(name, num_classes=setting.classes)
-        if isinstance(mixer, InputMixer):
+        if isinstance(mixer, BatchMixer):
             found[name] = repeat(lambda step, m=mixer: m.mix(inputs, targets, StepRng(0, step)))
         if name in PLAIN:
             found[f"{name}, plain"] = repeat(lambda _, f=PLAIN[name]: f(nchw))
