@@ -41,7 +41,9 @@ def take_rows(inputs: Tensor, index: Tensor) -> Tensor:
 
 def to_device(array: np.ndarray | Tensor, device: torch.device) -> Tensor:
     """Copy a host array or tensor to ``device`` without waiting for it (pinned and asynchronous on CUDA)."""
-    tensor = array.contiguous() if isinstance(array, Tensor) else torch.from_numpy(np.ascontiguousarray(array))
+    if isinstance(array, np.ndarray):
+        array = torch.from_numpy(np.require(array, requirements=["C", "W"]))  # torch shares only what can be written
+    tensor = array.contiguous()
     if device.type == "cuda":
         return tensor.pin_memory().to(device, non_blocking=True)
     return tensor.to(device)

@@ -115,3 +115,11 @@ def test_take_rows_keeps_the_layout():
     assert torch.equal(masks.take_rows(inputs, index), inputs[index])
     assert masks.take_rows(inputs, index).is_contiguous(memory_format=torch.channels_last)
     assert masks.take_rows(inputs.contiguous(), index).is_contiguous()
+
+
+def test_a_read_only_array_is_copied_without_a_warning():
+    array = np.frombuffer(b"\x01\x02\x03", np.uint8)
+    tensor = masks.to_device(array, torch.device("cpu"))
+    tensor += 1
+    assert tensor.tolist() == [2, 3, 4]
+    assert array.tolist() == [1, 2, 3]

@@ -1,0 +1,85 @@
+"""The arrows between packages point one way, and what must answer quickly loads no torch."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+LAYERS = {  # package: what it may import of ours
+    "randomix.records": {"randomix.records"},
+    "randomix.masks": {"randomix.masks"},
+    "randomix.functional": {"randomix.functional", "randomix.masks", "randomix.types"},
+    "randomix.losses": {"randomix.losses"},
+    "randomix.mixers": {"randomix.mixers", "randomix.functional", "randomix.masks", "randomix.types", "randomix.rng"},
+    "models": {"models", "randomix.types", "randomix.engine.errors"},
+    "datasets": {
+        "datasets",
+        "randomix.engine.errors",
+        "randomix.engine.protocols",
+        "randomix.rng",
+        "randomix.engine.files",
+    },
+}
+
+
+def imported(file: Path) -> set[str]:
+    found = set()
+    for node in ast.walk(ast.parse(file.read_text())):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module and node.level == 0:
+            found |= {f"{node.module}.{alias.name}" for alias in node.names}
+    return {name for name in found if name.split(".")[0] in ("randomix", "models", "datasets")}
+
+
+def files_of(package: str) -> list[Path]:
+    path = ROOT / package.replace(".", "/")
+    found = sorted(path.rglob("*.py")) if path.is_dir() else [path.with_suffix(".py")]
+    assert found
+    return found
+
+
+@pytest.mark.parametrize("package", LAYERS)
+def test_arrows_point_one_way(package):
+    for file in files_of(package):
+        for name in imported(file):
+            allowed = any(name == target or name.startswith(target + ".") for target in LAYERS[package])
+            assert allowed or (name in {"randomix.mixers", "randomix.records"} and package in name), f"{file}: {name}"
+
+
+def test_the_library_imports_neither_networks_nor_data():
+    for file in files_of("randomix"):
+        assert not {n for n in imported(file) if n.split(".")[0] in ("models", "datasets")}, file
+
+
+def test_no_method_is_named_outside_its_own_file():
+    import randomix.mixers
+
+    methods = set(randomix.mixers.available()) - {"randomix"}  # the project's own name too
+    places = [f for f in files_of("randomix.engine") + files_of("randomix.robustness")]
+    for file in places:
+        words = {n.value for n in ast.walk(ast.parse(file.read_text())) if isinstance(n, ast.Constant)}
+        assert not methods & {w for w in words if isinstance(w, str)}, file
+
+
+@pytest.mark.parametrize(
+    "module",
+    ["randomix", "randomix.mixers", "randomix.engine.build", "randomix.engine.schema", "randomix.engine.cli",
+     "randomix.records.tables", "randomix.records.page", "models", "datasets"],
+)  # fmt: skip
+def test_nothing_heavy_is_loaded_before_it_is_needed(module):
+    code = f"import sys, {module}; print([m for m in ('torch', 'sklearn', 'matplotlib', 'wandb') if m in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+def test_files_and_functions_fit_on_a_screen():
+    for file in [f for p in ("randomix", "models", "datasets", "scripts") for f in sorted((ROOT / p).rglob("*.py"))]:
+        text = file.read_text()
+        assert text.count("\n") <= 350, file
+        for node in ast.walk(ast.parse(text)):
+            if isinstance(node, ast.FunctionDef):
+                assert node.end_lineno - node.lineno < 60, f"{file}:{node.lineno} {node.name}"
