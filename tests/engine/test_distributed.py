@@ -197,7 +197,7 @@ def test_an_exception_on_one_rank_ends_all_and_is_shown_once(tmp_path, capfd, wa
 
 
 def test_a_kill_is_the_cause_even_if_another_rank_s_error_came_first(tmp_path, capfd, warm):
-    assert run(light_jobs.error_here_kill_there, (), tmp_path)[0] == errors.BUG
+    assert run(light_jobs.error_here_kill_there, (str(tmp_path),), tmp_path)[0] == errors.BUG
     assert capfd.readouterr().err == "rank 1: was killed by SIGKILL (out of host memory?)\n"
 
 

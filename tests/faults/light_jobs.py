@@ -68,10 +68,14 @@ def signal_the_launcher(number: int, launcher: int) -> None:
     _wait()
 
 
-def error_here_kill_there() -> None:
+def error_here_kill_there(folder: str) -> None:
     """Rank 0 notices first (a closed connection) what happened to rank 1: something kills it."""
+    ready = Path(folder, "ready")
     if os.environ["RANK"] == "0":
+        while not ready.exists():
+            time.sleep(0.02)
         raise RuntimeError("Connection closed by peer")
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    ready.touch()
     time.sleep(0.8)
     os.kill(os.getpid(), signal.SIGKILL)
