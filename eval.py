@@ -12,7 +12,7 @@ def evaluate(config: dict[str, Any], label: str) -> int:
     """One evaluation of a resolved configuration; returns its exit code."""
     import datasets
     import models
-    from randomix.engine.build import run_evaluation
+    from randomix.runs.build import run_evaluation
 
     return run_evaluation(config, datasets.build, models.build)
 

@@ -11,7 +11,7 @@ def train(config: dict[str, Any], label: str) -> int:
     """One run of a resolved configuration; returns its exit code. Imports wait until the command line is checked."""
     import datasets
     import models
-    from randomix.engine.build import run_training
+    from randomix.runs.build import run_training
 
     return run_training(config, datasets.build, models.build, label=label)
 

@@ -13,10 +13,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from randomix.engine import build
 from randomix.engine.errors import RunError
 from randomix.engine.runfolder import RunFolder
 from randomix.records import identity
+from randomix.runs import build
 
 
 def tiny_config(output_root: Path, **sections: Any) -> dict[str, Any]:

@@ -15,6 +15,7 @@ README = (ROOT / "README.md").read_text()
 BLOCKS = re.findall(r"```bash\n(.*?)```", README, re.DOTALL)
 COMMANDS = [shlex.split(line, comments=True) for block in BLOCKS for line in block.splitlines() if line.strip()]
 SHORT = ["dataset.train_size=64", "model.width=4", "recipe.epochs=1", "recipe.batch_size=32", "trainer.threads=1"]
+FASHION_MNIST = Path("/usr/share/datasets/fashion-mnist")
 pytestmark = pytest.mark.slow
 
 
@@ -58,7 +59,7 @@ def test_commands_of_the_readme(checkout):
             assert run([command[0], "-n", *command[1:]], checkout)
         elif command[0] == "pip":
             assert command == ["pip", "install", "."]  # the environment of the tests has it
-        elif any("fashion_mnist" in word for word in command) and not Path("/usr/share/datasets/fashion-mnist").exists():
+        elif any("fashion_mnist" in word for word in command) and not FASHION_MNIST.exists():
             with_cfg = [*command[:2], "--cfg", "job", *[w for w in command[2:] if w != "-m"]]
             assert "fashion_mnist" in run(with_cfg, checkout)
         else:

@@ -78,6 +78,13 @@ class EvalTrainerConfig:
 
 
 @dataclass
+class EvalDatasetConfig:
+    """Where the data are now; everything else about them is what the run was trained with."""
+
+    root: str | None = None  # null: where the run found them
+
+
+@dataclass
 class EvalConfig:
     """One evaluation of a finished run."""
 
@@ -85,6 +92,7 @@ class EvalConfig:
     evaluators: list[str]
     evaluator: dict[str, Any]
     trainer: EvalTrainerConfig
+    dataset: EvalDatasetConfig = field(default_factory=EvalDatasetConfig)
     output_root: str = "outputs"
 
 

@@ -7,7 +7,7 @@ import torch
 
 import datasets
 from randomix import mixers
-from randomix.engine import build, files, status
+from randomix.engine import files, status
 from randomix.engine.distributed import World
 from randomix.engine.errors import ConfigError, DataError, Interrupted, NonFiniteError
 from randomix.engine.optim import resolve_precision
@@ -16,6 +16,7 @@ from randomix.engine.schema import parse
 from randomix.engine.stopper import Stopper
 from randomix.engine.trainer import Trainer
 from randomix.records import identity, record
+from randomix.runs import build
 from tests.support import group_net, tiny_config, train, weights_digest
 
 TIMES = {"seconds", "cpu_seconds", "images_per_second"}
@@ -127,7 +128,7 @@ def test_every_part_of_the_state_is_needed(tmp_path, key):
 
 def test_metrics_written_after_the_checkpoint_are_not_doubled(tmp_path, monkeypatch):
     config = tiny_config(tmp_path, trainer={"checkpoint_every_epochs": 2}, recipe={"epochs": 3})
-    from randomix.engine.session import TrainingSession
+    from randomix.runs.session import TrainingSession
 
     original = TrainingSession._after_epoch
 

@@ -15,10 +15,10 @@ import pytest
 import datasets
 import models
 from randomix.engine import status
-from randomix.engine.build import run_training
 from randomix.engine.launcher import STORE
 from randomix.engine.runfolder import RunFolder
 from randomix.records import identity, record
+from randomix.runs.build import run_training
 from tests.support import fork, tiny_config, train, wait, weights_digest
 
 KILLS = int(os.environ.get("RANDOMIX_KILLS", "0"))

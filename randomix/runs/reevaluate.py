@@ -38,6 +38,7 @@ def evaluate_checkpoint(
     parsed = schema.parse(config, schema.EvalConfig)
     state = checkpoints.read(Path(path), map_location="cpu")
     run = yaml.safe_load(state["config"])
+    run["dataset"]["root"] = parsed.dataset.root or run["dataset"].get("root")
     data = data_factory(run["dataset"])
     model = model_factory(run["model"], sample_shape=data.sample_shape, num_classes=data.num_classes)
     model.load_state_dict(state["average"] or state["model"])

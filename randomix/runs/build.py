@@ -57,7 +57,7 @@ def _start(
 def _train(config: Mapping[str, Any], data_factory: DataFactory, model_factory: ModelFactory, label: str) -> int:
     """One rank of a training run, in this process."""
     from randomix.engine import distributed
-    from randomix.engine.session import TrainingSession
+    from randomix.runs.session import TrainingSession
 
     parsed = schema.parse(config)
     with (
@@ -72,7 +72,7 @@ def _evaluate(
 ) -> int:
     """One rank of an evaluation, in this process."""
     from randomix.engine import distributed
-    from randomix.engine.reevaluate import evaluate_checkpoint
+    from randomix.runs.reevaluate import evaluate_checkpoint
 
     trainer = schema.parse(config, schema.EvalConfig).trainer
     with distributed.init(trainer.device, trainer.timeout_minutes) as world:
