@@ -17,7 +17,7 @@ from datasets.integrity import array_digest, expect_digest
 from datasets.options import check_train_size, parse_options
 from datasets.resident import ArrayData
 from datasets.subsets import balanced_subset, proportional_subset
-from randomix.engine.errors import DataError
+from randomix.errors import DataError
 
 TEST_SIZE = 597
 SHA256 = "ebecda1be494c8317af2fcb5cf3dd954ffb4935cb724195ac497b5239f0a5948"

@@ -14,7 +14,7 @@ import numpy as np
 from datasets.integrity import array_digest
 from datasets.options import is_count, parse_options
 from datasets.resident import ArrayData
-from randomix.engine.errors import ConfigError
+from randomix.errors import ConfigError
 
 _SIZES = {"train_size": 1000, "test_size": 200, "num_classes": 10, "channels": 3, "height": 32, "width": 32}
 _CELLS = 4  # a pattern is a grid of 4 x 4 random colours

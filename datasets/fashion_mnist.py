@@ -27,7 +27,7 @@ from datasets.integrity import expect_digest, file_digest
 from datasets.options import check_train_size, parse_options
 from datasets.resident import ArrayData
 from datasets.subsets import balanced_subset
-from randomix.engine.errors import DataError
+from randomix.errors import DataError
 
 CLASS_NAMES = (
     "T-shirt/top", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot",

@@ -11,7 +11,7 @@ from typing import IO
 
 import numpy as np
 
-from randomix.engine.errors import DataError
+from randomix.errors import DataError
 
 _MAX_BYTES = 2**31  # refuses headers that ask for more memory than any set of this format has
 _FIX = "delete it and download it again"

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from randomix.engine.errors import DataError
+from randomix.errors import DataError
 
 
 def file_digest(path: Path, algorithm: str = "sha256") -> str:

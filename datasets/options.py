@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from randomix.engine.errors import ConfigError
+from randomix.errors import ConfigError
 
 _COMMON = ("name", "crop_padding", "flip", "verify", "train_size")
 

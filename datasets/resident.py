@@ -16,8 +16,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from randomix.engine.errors import ConfigError
 from randomix.engine.protocols import Batch
+from randomix.errors import ConfigError
 from randomix.rng import StepRng, to_device
 
 FULL_SCALE = {torch.uint8: 255.0, torch.int16: 32768.0}  # the stored value that means 1.0

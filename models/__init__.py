@@ -6,7 +6,7 @@ import importlib
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from randomix.engine.errors import ConfigError
+from randomix.errors import ConfigError
 
 if TYPE_CHECKING:
     from torch import nn

@@ -14,7 +14,7 @@ from typing import Any
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from randomix.engine.errors import ConfigError
+from randomix.errors import ConfigError
 from randomix.types import Tap
 
 CONV = {1: nn.Conv1d, 2: nn.Conv2d}

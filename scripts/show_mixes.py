@@ -40,7 +40,7 @@ class Panel:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit code."""
     options = _parser().parse_args(arguments)
-    from randomix.engine.errors import RunError
+    from randomix.errors import RunError
 
     try:
         data = load_data(options.dataset, options.root)

@@ -13,8 +13,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from randomix.engine.errors import RunError
 from randomix.engine.runfolder import RunFolder
+from randomix.errors import RunError
 from randomix.records import identity
 from randomix.runs import build
 

@@ -17,8 +17,8 @@ from typing import Any, BinaryIO
 import torch
 from torch import Tensor
 
-from randomix.engine.errors import USER, RunError, StorageError
-from randomix.engine.files import atomic_file, link_atomic, storage_errors
+from randomix.errors import USER, RunError, StorageError
+from randomix.files import atomic_file, link_atomic, storage_errors
 
 REQUIRED = ("format", "step", "model", "optimizer", "config")
 _STEP_FILE = re.compile(r"step-(\d{8,})\.pt")

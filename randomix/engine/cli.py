@@ -13,8 +13,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from randomix.engine.errors import BUG, INTERRUPTED, OK, USER, RunError
 from randomix.engine.schema import TrainConfig
+from randomix.errors import BUG, INTERRUPTED, OK, USER, RunError
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig

@@ -13,8 +13,8 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
-from randomix.engine.errors import ConfigError, RunError
 from randomix.engine.launcher import STORE, is_worker, launch
+from randomix.errors import ConfigError, RunError
 
 if TYPE_CHECKING:
     import torch

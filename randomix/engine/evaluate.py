@@ -11,8 +11,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from randomix.engine.distributed import World, all_reduce_sum, current_world
-from randomix.engine.errors import NonFiniteError
 from randomix.engine.protocols import Batch, EvalSet
+from randomix.errors import NonFiniteError
 
 ECE_BINS = 15
 _COUNTS = 5  # correct1, correct5, total, loss sum, samples with NaN or infinite logits; then 3 numbers a bin

@@ -23,8 +23,8 @@ from types import FrameType
 from typing import Any
 
 from randomix.engine import status
-from randomix.engine.errors import BUG, INTERRUPTED, NONFINITE, OK, OUT_OF_MEMORY, ConfigError, RunError, StorageError
-from randomix.engine.files import probe_writable
+from randomix.errors import BUG, INTERRUPTED, NONFINITE, OK, OUT_OF_MEMORY, ConfigError, RunError, StorageError
+from randomix.files import probe_writable
 
 STORE = "RANDOMIX_STORE"  # the file through which the workers of one launch find each other
 _FORWARDED = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)

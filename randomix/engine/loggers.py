@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
-from randomix.engine.errors import ConfigError
+from randomix.errors import ConfigError
 
 
 class Tracker(Protocol):

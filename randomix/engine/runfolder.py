@@ -7,8 +7,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from randomix.engine import files, status
-from randomix.engine.errors import ConfigError
+from randomix import files
+from randomix.engine import status
+from randomix.errors import ConfigError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

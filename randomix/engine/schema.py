@@ -109,8 +109,8 @@ def validate(config: Mapping[str, Any], schema: type = TrainConfig, known: Known
 
 def parse(config: Mapping[str, Any], schema: type = TrainConfig, known: Known | None = None) -> Any:
     """The configuration as an instance of ``schema``; ConfigError with all problems at once."""
-    from randomix.engine.errors import ConfigError
     from randomix.engine.validation import build, normalise
+    from randomix.errors import ConfigError
 
     problems = validate(config, schema, known)
     if problems:

@@ -7,8 +7,8 @@ from dataclasses import asdict, dataclass, fields, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
-from randomix.engine.errors import INTERRUPTED, OK
-from randomix.engine.files import write_atomic
+from randomix.errors import INTERRUPTED, OK
+from randomix.files import write_atomic
 
 _EXIT_CODES = {"running": None, "finished": OK, "interrupted": INTERRUPTED, "failed": None}
 STATES = tuple(_EXIT_CODES)

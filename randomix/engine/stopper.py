@@ -17,7 +17,7 @@ import torch.distributed as dist
 from torch import Tensor
 from torch.optim import Optimizer
 
-from randomix.engine.errors import INTERRUPTED
+from randomix.errors import INTERRUPTED
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
 _SECOND_AFTER = 1.0  # seconds; a scheduler and our launcher may both deliver the same signal

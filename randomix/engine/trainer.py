@@ -13,13 +13,13 @@ import torch
 from torch import Tensor, nn
 
 from randomix.engine import distributed
-from randomix.engine.errors import NonFiniteError
 from randomix.engine.evaluate import evaluate
 from randomix.engine.meters import TrainMeter
 from randomix.engine.optim import Precision, WeightAverage, build_optimizer, learning_rate
 from randomix.engine.protocols import Batch, Data
 from randomix.engine.schema import TrainConfig
 from randomix.engine.stopper import NonFiniteGuard, Stopper, finite_probe
+from randomix.errors import NonFiniteError
 from randomix.losses import LOSSES
 from randomix.mixers.base import Mixer
 from randomix.rng import StepRng

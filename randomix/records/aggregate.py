@@ -247,6 +247,8 @@ def _method_order(group: Group) -> tuple[int, str]:
 def _setting_key(record: RunRecord) -> str:
     shared = {k: v for k, v in identity(record.config).items() if k != "mixer"}
     shared["evaluator"] = record.config.get("evaluator")  # a block of 16 pixels is another test than one of 8
+    shared["arithmetic"] = record.provenance.get("precision")  # what "auto" was on that machine
+    shared["data"] = record.data.get("sha256")
     return hashlib.sha256(json.dumps(shared, sort_keys=True).encode()).hexdigest()[:8]
 
 

@@ -16,9 +16,9 @@ import torch
 from torch import Tensor, nn
 
 from randomix.engine.distributed import World
-from randomix.engine.errors import ConfigError
 from randomix.engine.evaluate import EvalResult, evaluate
 from randomix.engine.protocols import Batch, EvalSet
+from randomix.errors import ConfigError
 from randomix.robustness.noise import add_gaussian_noise
 from randomix.robustness.occlusion import occlude, occlusion_masks
 

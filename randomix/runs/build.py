@@ -7,10 +7,10 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from randomix.engine import schema
-from randomix.engine.errors import OK
 from randomix.engine.launcher import launch
 from randomix.engine.protocols import DataFactory, ModelFactory
 from randomix.engine.runfolder import RunFolder
+from randomix.errors import OK
 from randomix.records import identity
 
 

@@ -12,13 +12,13 @@ from typing import Any
 import torch
 import yaml
 
-from randomix import mixers
+from randomix import files, mixers
 from randomix.engine import checkpoint as checkpoints
-from randomix.engine import distributed, files, schema
-from randomix.engine.errors import OK
+from randomix.engine import distributed, schema
 from randomix.engine.optim import resolve_precision
 from randomix.engine.protocols import DataFactory, ModelFactory
 from randomix.engine.runfolder import RunFolder
+from randomix.errors import OK
 from randomix.records import provenance, record
 from randomix.robustness.evaluators import run_evaluators
 

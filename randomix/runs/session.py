@@ -11,10 +11,9 @@ from typing import Any
 import torch
 import yaml
 
-from randomix import mixers
-from randomix.engine import distributed, files
+from randomix import files, mixers
+from randomix.engine import distributed
 from randomix.engine.checkpoint import Checkpointer
-from randomix.engine.errors import BUG, OK, ConfigError, DataError, Interrupted, RunError
 from randomix.engine.loggers import SafeTracker
 from randomix.engine.optim import resolve_precision
 from randomix.engine.progress import Reporter
@@ -24,6 +23,7 @@ from randomix.engine.schema import TrainConfig
 from randomix.engine.status import Status
 from randomix.engine.stopper import Stopper
 from randomix.engine.trainer import Trainer
+from randomix.errors import BUG, OK, ConfigError, DataError, Interrupted, RunError
 from randomix.records import identity, provenance, record
 from randomix.robustness.evaluators import check_evaluators, run_evaluators
 

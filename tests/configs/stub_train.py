@@ -7,7 +7,7 @@ import sys
 from typing import Any
 
 from randomix.engine import cli
-from randomix.engine.errors import DataError, Interrupted
+from randomix.errors import DataError, Interrupted
 
 atexit.register(lambda: print("torch imported:", "torch" in sys.modules, flush=True))
 

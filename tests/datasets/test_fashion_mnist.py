@@ -13,7 +13,7 @@ import pytest
 import datasets
 from datasets import fashion_mnist
 from datasets.idx import read_idx
-from randomix.engine.errors import DataError
+from randomix.errors import DataError
 
 needs_debian = pytest.mark.skipif(
     not fashion_mnist.DEBIAN.is_dir(), reason="the Debian package dataset-fashion-mnist is not installed"

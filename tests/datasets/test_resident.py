@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from datasets.resident import ArrayData, Windows, plan_epoch
-from randomix.engine.errors import ConfigError
+from randomix.errors import ConfigError
 
 CPU = torch.device("cpu")
 

@@ -13,7 +13,7 @@ import datasets
 from datasets import digits, fake_images
 from datasets.integrity import array_digest, file_digest
 from datasets.subsets import balanced_subset, class_ranks, proportional_subset
-from randomix.engine.errors import ConfigError, DataError
+from randomix.errors import ConfigError, DataError
 
 CPU = torch.device("cpu")
 

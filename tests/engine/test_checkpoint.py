@@ -14,7 +14,7 @@ import torch
 
 from randomix.engine import checkpoint
 from randomix.engine.checkpoint import REQUIRED, Checkpointer, CheckpointError
-from randomix.engine.errors import USER, StorageError
+from randomix.errors import USER, StorageError
 
 
 def state_at(step: int, size: int = 2000) -> dict:

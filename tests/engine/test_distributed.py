@@ -13,7 +13,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from randomix.engine import distributed, errors, launcher, status
+from randomix import errors
+from randomix.engine import distributed, launcher, status
 from randomix.engine.distributed import World
 from randomix.engine.launcher import launch
 from tests.faults import jobs, light_jobs

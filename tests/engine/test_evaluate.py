@@ -9,8 +9,8 @@ from torch import nn
 
 from datasets.resident import ArrayData
 from randomix.engine.distributed import World
-from randomix.engine.errors import NonFiniteError
 from randomix.engine.evaluate import evaluate
+from randomix.errors import NonFiniteError
 
 CPU = torch.device("cpu")
 

@@ -9,8 +9,8 @@ import sys
 
 import pytest
 
-from randomix.engine import files
-from randomix.engine.errors import STORAGE, StorageError
+from randomix import files
+from randomix.errors import STORAGE, StorageError
 
 
 def test_content_is_synced_before_it_gets_its_name_and_the_folder_after(tmp_path, monkeypatch):

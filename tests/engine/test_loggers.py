@@ -3,8 +3,8 @@ import sys
 import pytest
 
 from randomix.engine import loggers
-from randomix.engine.errors import ConfigError
 from randomix.engine.loggers import SafeTracker
+from randomix.errors import ConfigError
 
 
 class Broken:

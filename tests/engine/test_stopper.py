@@ -11,8 +11,8 @@ import pytest
 import torch
 
 from randomix.engine import stopper as module
-from randomix.engine.errors import INTERRUPTED
 from randomix.engine.stopper import Decision, NonFiniteGuard, Stopper, finite_probe
+from randomix.errors import INTERRUPTED
 
 NAN = torch.tensor(float("nan"))
 GO = Decision(False, False)

@@ -6,15 +6,15 @@ import pytest
 import torch
 
 import datasets
-from randomix import mixers
-from randomix.engine import files, status
+from randomix import files, mixers
+from randomix.engine import status
 from randomix.engine.distributed import World
-from randomix.engine.errors import ConfigError, DataError, Interrupted, NonFiniteError
 from randomix.engine.optim import resolve_precision
 from randomix.engine.runfolder import RunFolder
 from randomix.engine.schema import parse
 from randomix.engine.stopper import Stopper
 from randomix.engine.trainer import Trainer
+from randomix.errors import ConfigError, DataError, Interrupted, NonFiniteError
 from randomix.records import identity, record
 from randomix.runs import build
 from tests.support import group_net, tiny_config, train, weights_digest

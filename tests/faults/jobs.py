@@ -19,9 +19,9 @@ from randomix.engine.distributed import (
     init,
     sync_buffers,
 )
-from randomix.engine.errors import Interrupted, NonFiniteError
 from randomix.engine.status import Status
 from randomix.engine.stopper import Stopper, finite_probe
+from randomix.errors import Interrupted, NonFiniteError
 
 FAULT_STEP = 5
 

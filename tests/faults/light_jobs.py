@@ -7,7 +7,7 @@ import signal
 import time
 from pathlib import Path
 
-from randomix.engine.errors import DataError
+from randomix.errors import DataError
 
 
 def _wait() -> None:

@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from randomix.engine import files
+from randomix import files
 from randomix.engine.checkpoint import Checkpointer
-from randomix.engine.errors import STORAGE, StorageError
+from randomix.errors import STORAGE, StorageError
 
 
 def state_at(step: int, size: int = 2000) -> dict:

@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from randomix.engine import checkpoint, files
+from randomix import files
+from randomix.engine import checkpoint
 from randomix.engine.checkpoint import Checkpointer
 
 KILLS = 20

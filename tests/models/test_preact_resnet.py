@@ -7,7 +7,7 @@ from torch.nn import functional as F
 
 import models
 from models.preact_resnet import PreActBlock
-from randomix.engine.errors import ConfigError
+from randomix.errors import ConfigError
 
 
 def make(sample_shape=(3, 32, 32), num_classes=10, **options):

@@ -8,8 +8,8 @@ import torch
 import datasets
 import models
 from randomix.engine.distributed import World
-from randomix.engine.errors import ConfigError
 from randomix.engine.evaluate import evaluate
+from randomix.errors import ConfigError
 from randomix.robustness.evaluators import EVALUATORS, check_evaluators, run_evaluators
 from randomix.robustness.noise import add_gaussian_noise
 from randomix.robustness.occlusion import occlude

@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from randomix.engine.errors import StorageError
+from randomix.errors import StorageError
 
 _ORPHAN = re.compile(r"\..+\.tmp\.(\d+)")
 _MIB = 2**20
