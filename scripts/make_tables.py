@@ -2,7 +2,7 @@
 
 Reads every record below the given folders, prints one table for each setting and writes below --out:
 tables/*.{md,tex,csv,html}, figures/*.svg, page/index.html and, if the records lie elsewhere, records/.
-The same records give the same bytes. Exit codes: 0 done, 2 no records or a wrong argument.
+The same records give the same bytes. Exit codes: 0 done, 2 no records or a wrong argument, 5 a file cannot be written.
 """
 
 from __future__ import annotations
@@ -19,9 +19,11 @@ from pathlib import Path
 CHECKOUT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(CHECKOUT))
 
+from randomix.errors import USER, StorageError  # noqa: E402
+from randomix.files import storage_errors, write_atomic  # noqa: E402
 from randomix.records import render, store  # noqa: E402
 from randomix.records.page import standalone_table, to_page  # noqa: E402
-from randomix.records.record import RunRecord, write_atomically  # noqa: E402
+from randomix.records.record import RunRecord  # noqa: E402
 from randomix.records.tables import Table, build_tables  # noqa: E402
 
 SHEET_MIXERS = ("mixup", "cutmix", "fmix", "resizemix")
@@ -45,9 +47,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
                      "python train.py experiment=demo")  # fmt: skip
     try:
         tables = build_tables(records, options.metrics)
-        page = _write(tables, _place(records, out), out, options)
-    except OSError as error:
-        return _fail(f"cannot write below {out}: {error.strerror or error}")
+        with storage_errors(out):
+            page = _write(tables, _place(records, out), out, options)
+    except StorageError as error:
+        return _fail(str(error), error.exit_code)
     for table in tables:
         print(render.to_terminal(table))
     if not tables:
@@ -89,7 +92,7 @@ def _write(tables: Sequence[Table], places: dict[Path, Path], out: Path, options
     page = out / "page" / "index.html"
     files[page] = to_page(options.title, tables, figures, linked(page.parent), sheets=sheets, command=_command(options))
     for path, text in files.items():
-        write_atomically(path, text, durable=False)  # can be made again
+        write_atomic(path, text, durable=False, parents=True)  # can be made again
     _remove_stale(out, set(files))
     return page
 
@@ -169,9 +172,9 @@ def _is_inside(path: Path, folder: Path) -> bool:
     return path.resolve().is_relative_to(folder.resolve())
 
 
-def _fail(message: str) -> int:
+def _fail(message: str, code: int = USER) -> int:
     print(f"make_tables.py: {message}", file=sys.stderr)
-    return 2
+    return code
 
 
 if __name__ == "__main__":

@@ -8,10 +8,8 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-import os
 import re
 import statistics
-import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from enum import Enum
@@ -79,10 +77,6 @@ class RunRecord:
     def metric(self, name: str, checkpoint: str = "last") -> float | None:
         """One value, or None where it was not measured or not finite."""
         return self.metrics.get(checkpoint, {}).get(name)
-
-    def write(self, path: str | Path) -> Path:
-        """Write the record so that a reader sees the old file or the new one, never a part."""
-        return write_atomically(Path(path), to_json(self))
 
 
 def build_record(
@@ -226,24 +220,6 @@ def read(path: str | Path) -> RunRecord:
     except OSError as error:
         raise ValueError(f"{path}: cannot be read: {error.strerror}") from None
     return from_json(text, Path(path))
-
-
-def write_atomically(path: Path, text: str, *, durable: bool = True) -> Path:
-    """Replace ``path`` by a file with ``text``, if ``durable`` on the disk before it is visible; makes its folders."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-    try:
-        with os.fdopen(handle, "w", encoding="utf-8", newline="\n") as file:
-            file.write(text)
-            file.flush()
-            os.fchmod(file.fileno(), 0o644)  # mkstemp's 0600 would keep colleagues out
-            if durable:
-                os.fsync(file.fileno())
-        os.replace(name, path)
-    except BaseException:
-        Path(name).unlink(missing_ok=True)
-        raise
-    return path
 
 
 _TYPES = {

@@ -10,8 +10,10 @@ from collections.abc import Iterable, Iterator, Sequence
 from fnmatch import fnmatch
 from pathlib import Path
 
+from randomix.errors import StorageError
+from randomix.files import write_atomic
 from randomix.records.identity import config_hash
-from randomix.records.record import RunRecord, read, to_json, write_atomically
+from randomix.records.record import RunRecord, read, to_json
 
 RECORD = "record.json"
 EVALUATIONS = "evaluations"  # folder in a run's for records of later evaluations
@@ -39,11 +41,15 @@ def load(roots: Iterable[str | Path], skip: Iterable[Path] = ()) -> tuple[list[R
 
 
 def add(record: RunRecord, store: str | Path) -> Path:
-    """Copy a record into a store under its run's name; returns the path. An equal file is left untouched."""
+    """Copy a record into a store under its run's name; returns the path. An equal file is left untouched.
+
+    Readers see the old file or the new one, never a part. Raises StorageError where it cannot be written.
+    """
     path, text = Path(store) / record.path, to_json(record)
     if path.is_file() and path.read_bytes() == text.encode():
         return path
-    return write_atomically(path, text)
+    write_atomic(path, text, parents=True)
+    return path
 
 
 def _newest(old: RunRecord | None, new: RunRecord, warnings: list[str]) -> RunRecord:
@@ -97,8 +103,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if not records:
         print(f"no records of runs below {', '.join(map(str, options.roots))}", file=sys.stderr)
         return 2
-    for record in records:
-        print(add(record, options.store))
+    try:
+        for record in records:
+            print(add(record, options.store))
+    except StorageError as error:
+        print(error, file=sys.stderr)
+        return error.exit_code
     return 0
 
 

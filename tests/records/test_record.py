@@ -86,19 +86,6 @@ def test_unreadable_files(tmp_path: Path) -> None:
         record.read(tmp_path / "none.json")
 
 
-def test_a_failed_write_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    path = fake("mixup", 0, 1.0).write(tmp_path / "r.json")
-    before = path.read_bytes()
-
-    def full(_: int) -> None:
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(os, "fsync", full)
-    with pytest.raises(OSError, match="No space"):
-        fake("mixup", 0, 2.0).write(path)
-    assert path.read_bytes() == before and os.listdir(tmp_path) == ["r.json"]
-
-
 def test_an_evaluation_of_the_best_weights_is_not_of_the_last() -> None:
     best = fake(kind="eval", checkpoint="best.pt", evaluators=["noise"])
     assert best.metric("noise_error") is None and best.metric("noise_error", "best") == 50.0

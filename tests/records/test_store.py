@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 from pathlib import Path
 
+import pytest
+
+from randomix.errors import STORAGE, StorageError
 from randomix.records import store
 from randomix.records.record import to_json
 from tests.records.fakes import fake, text, write_run
@@ -25,6 +30,27 @@ def test_adding_is_stable(tmp_path: Path) -> None:
     before = path.stat().st_mtime_ns
     assert store.add(one, tmp_path) == path and path.stat().st_mtime_ns == before
     assert path.read_text() == to_json(one)
+
+
+def test_a_failed_write_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = store.add(fake("mixup", 0, 1.0), tmp_path)
+    before = path.read_bytes()
+
+    def full(_: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(StorageError, match="disk full at"):
+        store.add(fake("mixup", 0, 2.0), tmp_path)
+    assert path.read_bytes() == before and os.listdir(path.parent) == [path.name]
+
+
+def test_a_store_that_cannot_be_written_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write_run(tmp_path / "runs", "mixup", 1)
+    (tmp_path / "store").touch()
+    assert store.main([str(tmp_path / "runs"), str(tmp_path / "store")]) == STORAGE
+    error = capsys.readouterr().err
+    assert error.startswith("cannot write") and error.count("\n") == 1
 
 
 def test_the_same_run_twice_counts_once(tmp_path: Path) -> None:

@@ -112,8 +112,8 @@ def test_only_damaged_records(tmp_path: Path, capsys) -> None:
 @pytest.mark.skipif(os.geteuid() == 0 and not Path("/dev/full").exists(), reason="needs a place that cannot be written")
 def test_an_unwritable_report_is_one_line(outputs: Path, capsys) -> None:
     (outputs.parent / "file").write_text("")
-    assert run(outputs, "--out", outputs.parent / "file") == 2
-    assert "cannot write below" in capsys.readouterr().err
+    assert run(outputs, "--out", outputs.parent / "file") == 5
+    assert "cannot write" in capsys.readouterr().err
 
 
 def test_a_sheet_that_is_there_is_shown_and_a_failing_one_explained(outputs: Path, capsys, monkeypatch) -> None:

@@ -33,6 +33,17 @@ def test_content_is_synced_before_it_gets_its_name_and_the_folder_after(tmp_path
     assert os.listdir(tmp_path) == ["a.json"]
 
 
+def test_what_can_be_made_again_is_not_waited_for_and_folders_are_made_on_request(tmp_path, monkeypatch):
+    monkeypatch.setattr(os, "fsync", lambda descriptor: pytest.fail("waited for the disk"))
+    path = tmp_path / "a" / "b" / "c.md"
+    with pytest.raises(StorageError, match="cannot write"):
+        files.write_atomic(path, "text", durable=False)
+    files.write_atomic(path, "text", durable=False, parents=True)
+    assert path.read_text() == "text"
+    with pytest.raises(StorageError, match="cannot write"):
+        files.write_atomic(path / "below", "text", durable=False, parents=True)
+
+
 @pytest.mark.parametrize("step", ["write", "fsync", "verify", "replace"])
 def test_a_failure_at_any_step_keeps_the_old_file_and_leaves_no_other(tmp_path, monkeypatch, step):
     path = tmp_path / "a.bin"
