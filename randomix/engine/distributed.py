@@ -13,26 +13,12 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
-from randomix.engine.launcher import STORE, is_worker, launch
+from randomix.engine.launcher import STORE
 from randomix.errors import ConfigError, RunError
 
 if TYPE_CHECKING:
     import torch
     from torch import Tensor, nn
-
-__all__ = [
-    "World",
-    "all_reduce_sum",
-    "barrier",
-    "broadcast_object",
-    "current_world",
-    "ddp",
-    "init",
-    "is_worker",
-    "launch",
-    "sync_buffers",
-]
-
 
 def _cpu() -> torch.device:
     import torch
@@ -42,12 +28,11 @@ def _cpu() -> torch.device:
 
 @dataclass(frozen=True)
 class World:
-    """This process among its peers. ``backend`` is empty in a single process."""
+    """This process among its peers."""
 
     rank: int = 0
     world_size: int = 1
     local_rank: int = 0
-    backend: str = ""
     device: torch.device = field(default_factory=_cpu)
 
     @property
@@ -74,8 +59,7 @@ def init(device: str = "auto", timeout_minutes: float = 10.0) -> Iterator[World]
     rank, local_rank = int(os.environ.get("RANK", 0)), int(os.environ.get("LOCAL_RANK", 0))
     world_size = int(os.environ.get("WORLD_SIZE", 1))
     place = _device(device, local_rank)
-    backend = "cpu:gloo,cuda:nccl" if place.type == "cuda" else "gloo"
-    world = World(rank, world_size, local_rank, backend if world_size > 1 else "", place)
+    world = World(rank, world_size, local_rank, place)
     _worlds.append(world)
     try:
         if world_size > 1:
@@ -116,9 +100,8 @@ def _join(world: World, timeout: timedelta) -> None:
             store = next(iter(dist.rendezvous("env://", timeout=timeout)))[0]
         # torchrun's store outlives a restart, and with it the addresses of dead processes
         attempt = dist.PrefixStore("attempt" + os.environ.get("TORCHELASTIC_RESTART_COUNT", "0"), store)
-        dist.init_process_group(
-            world.backend, store=attempt, rank=world.rank, world_size=world.world_size, timeout=timeout
-        )
+        backend = "cpu:gloo,cuda:nccl" if world.device.type == "cuda" else "gloo"
+        dist.init_process_group(backend, store=attempt, rank=world.rank, world_size=world.world_size, timeout=timeout)
     except (RuntimeError, ValueError) as error:  # DistError is a RuntimeError
         line = str(error).strip().splitlines()[0][:200]
         raise RunError(f"rank {world.rank} could not join the {world.world_size} processes: {line}") from error
@@ -151,13 +134,6 @@ def broadcast_object(value: Any) -> Any:
     values = [value]
     dist.broadcast_object_list(values, src=0, device=_cpu())
     return values[0]
-
-
-def barrier() -> None:
-    """Wait until every rank is here."""
-    import torch
-
-    all_reduce_sum(torch.zeros(1))  # on the CPU: dist.barrier has to guess a device
 
 
 def sync_buffers(module: nn.Module) -> None:

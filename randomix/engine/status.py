@@ -59,10 +59,6 @@ class Status:
         new = replace(known, state=state, reason=reason, exit_code=code, updated=now, **changes)
         write_atomic(self.path, json.dumps(asdict(new), indent=2) + "\n")
 
-    def failed(self, reason: str, exit_code: int) -> None:
-        """The run ended with an error; step and checkpoint stay those of the last update."""
-        self.update("failed", reason=reason, exit_code=exit_code)
-
 
 def read(path: Path) -> RunStatus | None:
     """The status at ``path``; None where there is none or it cannot be understood. Unknown keys are left out."""

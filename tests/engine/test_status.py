@@ -15,7 +15,7 @@ def test_an_update_keeps_what_it_leaves_out(tmp_path):
     path = tmp_path / "status.json"
     Status(path).update("running", step=240, epoch=3, checkpoint="last.pt")
     assert status.read(path).exit_code is None
-    Status(path).failed("disk full", 5)
+    Status(path).update("failed", reason="disk full", exit_code=5)
     content = json.loads(path.read_text())
     assert datetime.fromisoformat(content.pop("updated")).utcoffset().total_seconds() == 0
     assert content == {
