@@ -13,6 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from randomix.engine.launcher import describe
 from randomix.engine.schema import TrainConfig
 from randomix.errors import BUG, INTERRUPTED, OK, USER, RunError
 
@@ -180,8 +181,10 @@ class _HydraJob:
             _print_run_error(error, label)
             return error.exit_code, str(error).partition("\n")[0]
         except Exception as error:
-            traceback.print_exc()
-            return BUG, f"{type(error).__name__}: {error}"
+            failure = describe(error)
+            prefix = "" if failure.trace else "error: "  # a bug shows its traceback, running out of memory does not
+            print(f"{prefix}{label} {failure.trace or failure.line}".replace("  ", " "), file=sys.stderr, flush=True)
+            return failure.code, failure.line
 
 
 def _run(hydra_job: _HydraJob, root: Path, config_name: str) -> int:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from randomix import files
 from randomix.engine import status
@@ -53,6 +54,14 @@ class RunFolder:
         """The headline of a finished run: ``top1 94.31 % at epoch 60``."""
         last = json.loads(self.record.read_text())["metrics"]["last"]
         return f"top1 {last['top1']:.2f} % at epoch {last['epoch']}"
+
+    def say_finished(self, config: Mapping[str, Any]) -> str:
+        """What to tell who starts a finished run again, and what to do if other evaluators were meant."""
+        known = json.loads(self.record.read_text())["config"]
+        line = f"already finished: {self.summary()}; record: {self.record}"
+        if any(known.get(key) != config[key] for key in ("evaluators", "evaluator")):
+            line += f"; it was evaluated otherwise: for these evaluators run python eval.py checkpoint={self.root} ..."
+        return line
 
     def prepare(self, resume: str) -> None:
         """Make the folder and check that it can be written, before any work.

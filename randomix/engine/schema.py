@@ -36,12 +36,10 @@ class TrainerConfig:
     device: str = "auto"  # auto | cpu | cuda
     precision: str = "auto"  # auto | fp32 | bf16 | fp16
     compile: bool = False
-    channels_last: bool = True
     nproc: int = 1  # worker processes started on this machine
     threads: int | None = None  # intra-op CPU threads of one process; None: cores / nproc
     deterministic: bool = False
     resume: str = "auto"  # auto: continue what the run folder holds | never: refuse a folder that holds a run
-    log_every_steps: int = 50
     eval_every_epochs: int = 1
     checkpoint_every_epochs: int = 1
     keep_last: int = 2

@@ -19,7 +19,7 @@ from randomix.engine.optim import Precision, WeightAverage, build_optimizer, lea
 from randomix.engine.protocols import Batch, Data
 from randomix.engine.schema import TrainConfig
 from randomix.engine.stopper import NonFiniteGuard, Stopper, finite_probe
-from randomix.errors import NonFiniteError
+from randomix.errors import ConfigError, NonFiniteError
 from randomix.losses import LOSSES
 from randomix.mixers.base import Mixer
 from randomix.rng import StepRng
@@ -55,7 +55,7 @@ class Trainer:
     ) -> None:
         recipe, settings = config.recipe, config.trainer
         self.config, self.recipe, self.mixer, self.world, self.precision = config, recipe, mixer, world, precision
-        layout = torch.channels_last if settings.channels_last and len(data.sample_shape) == 3 else None
+        layout = torch.channels_last if len(data.sample_shape) == 3 else None
         self.model = model.to(world.device, **({"memory_format": layout} if layout else {}))
         self.loader = data.train_loader(
             batch_size=recipe.batch_size,
@@ -66,6 +66,7 @@ class Trainer:
             dtype=precision.dtype,
         )
         self.eval_set = data.eval_set(world.device)
+        self.data = data.describe()
         self.steps_per_epoch = self.loader.steps_per_epoch
         self.total_steps = recipe.epochs * self.steps_per_epoch
         self.optimizer = build_optimizer(self.model, recipe)
@@ -77,7 +78,8 @@ class Trainer:
         self.rng = StepRng(config.seed, rank=world.rank)
         self.progress = Progress()
         # The inner module is compiled, then wrapped; ``self.model`` stays bare for evaluation and checkpoints.
-        self.network = distributed.ddp(torch.compile(self.model) if settings.compile else self.model, world)
+        self.network = distributed.ddp(_compiled(self.model) if settings.compile else self.model, world)
+        self._parameters = list(self.model.parameters())
 
     # -- one step ------------------------------------------------------------------------------------------------
 
@@ -88,7 +90,7 @@ class Trainer:
         CUDA the device itself leaves the weights as they are, and the error comes a few steps later.
         """
         self._set_learning_rate(step)
-        torch.manual_seed(self.rng.at(step).torch_seed())  # dropout, and whatever else draws from torch
+        self._seed_torch(step)
         parts = self.recipe.accumulate
         chunks = zip(batch.inputs.chunk(parts), batch.labels.chunk(parts), strict=True)
         total = torch.zeros((), device=self.world.device)
@@ -104,6 +106,21 @@ class Trainer:
         if self.average is not None:
             self.average.update(self.model)
         return decision.stop
+
+    def _seed_torch(self, step: int) -> None:
+        """Dropout, and whatever else draws from torch, becomes a function of the step too.
+
+        The generators are seeded one by one: torch.manual_seed visits every backend and takes 100 times as long.
+        """
+        seed = self.rng.at(step).torch_seed()
+        torch.default_generator.manual_seed(seed)
+        if self.world.device.type == "cuda":
+            torch.cuda.default_generators[self.world.device.index].manual_seed(seed)
+
+    def _require_finite(self) -> None:
+        """Raise NonFiniteError if the device has met a bad step since it was last asked; waits for it."""
+        if (bad := self.guard.poll(wait=True)) is not None:
+            raise NonFiniteError(self._diagnosis(bad))
 
     def _set_learning_rate(self, step: int) -> None:
         for group in self.optimizer.param_groups:
@@ -125,7 +142,7 @@ class Trainer:
         """Finite only if the loss and the gradients are; gradients under a scaler overflow now and then by design."""
         if self.scaler.is_enabled():
             return loss
-        return finite_probe(loss, (p.grad for p in self.model.parameters()))
+        return finite_probe(loss, (p.grad for p in self._parameters))
 
     def _synchronised(self, last: bool) -> contextlib.AbstractContextManager[Any]:
         """DDP reduces gradients in the last micro-batch only; the context spans forward and backward."""
@@ -141,7 +158,7 @@ class Trainer:
         )
         return (
             f"the loss or a gradient is not finite at step {at} (epoch {at // self.steps_per_epoch + 1}), lr {lr:g}, "
-            f"mixer {self.mixer.name}{samples}: the weights were left as before it; "
+            f"mixer {self.mixer.name}{samples}: it was not applied, and nothing is saved after it; "
             "lower recipe.lr, add recipe.warmup_epochs, or use trainer.precision=fp32"
         )
 
@@ -173,8 +190,7 @@ class Trainer:
     def _end_epoch(self, clock: _Clock, on_epoch: Callable[[dict[str, float], bool], None]) -> None:
         train = self.meter.read(reduce=distributed.all_reduce_sum)  # waits for the device: the epoch is over here
         clock.stop()
-        if (bad := self.guard.poll(wait=True)) is not None:  # nothing is saved after a bad step
-            raise NonFiniteError(self._diagnosis(bad))
+        self._require_finite()
         progress, epoch = self.progress, self.progress.step // self.steps_per_epoch
         images = self.steps_per_epoch * self.recipe.batch_size
         metrics: dict[str, float] = {
@@ -223,12 +239,18 @@ class Trainer:
     # -- state ---------------------------------------------------------------------------------------------------
 
     def state(self) -> dict[str, Any]:
-        """Everything a continued run needs; collective: every rank calls it, rank 0 writes it."""
+        """Everything a continued run needs; collective: every rank calls it, rank 0 writes it.
+
+        Raises NonFiniteError if a step since the last call was not finite: nothing is saved after such a step.
+        """
+        self._require_finite()
         progress = self.progress
         return {
             "format": 1,
             "step": progress.step,
             "world_size": self.world.world_size,
+            "precision": self.precision.name,
+            "data": self.data,
             "model": self.model.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "scaler": self.scaler.state_dict(),
@@ -241,7 +263,13 @@ class Trainer:
         }
 
     def load_state(self, state: dict[str, Any]) -> None:
-        """Continue from ``state()``; the ranks may be more or fewer than those that wrote it."""
+        """Continue from ``state()``; the ranks may be more or fewer than those that wrote it.
+
+        Raises ConfigError if it was trained in another precision or on other data.
+        """
+        for key, here in (("precision", self.precision.name), ("data", self.data)):
+            if state[key] != here:
+                raise ConfigError([_other(key, state[key], here)])
         self.model.load_state_dict(state["model"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.scaler.load_state_dict(state["scaler"])
@@ -259,6 +287,21 @@ class Trainer:
             seconds=seconds,
             cpu_seconds=cpu_seconds,
         )
+
+
+def _compiled(model: nn.Module) -> nn.Module:
+    """``model`` as one graph: dynamo would split it at DDP's buckets, which costs more than late reductions."""
+    torch._dynamo.config.optimize_ddp = False
+    return torch.compile(model)
+
+
+def _other(key: str, there: Any, here: Any) -> str:
+    if key == "precision":
+        return (
+            f"trainer.precision: the checkpoint was trained in {there}, this run would go on in {here}; "
+            f"set trainer.precision={there} where it can run, or start anew with another output_root"
+        )
+    return f"dataset: the checkpoint was trained on {there}, but dataset.root holds {here}; change it, or output_root"
 
 
 class _Clock:

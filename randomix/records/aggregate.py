@@ -248,7 +248,7 @@ def _setting_key(record: RunRecord) -> str:
     shared = {k: v for k, v in identity(record.config).items() if k != "mixer"}
     shared["evaluator"] = record.config.get("evaluator")  # a block of 16 pixels is another test than one of 8
     shared["arithmetic"] = record.provenance.get("precision")  # what "auto" was on that machine
-    shared["data"] = record.data.get("sha256")
+    shared["data"] = [record.data.get(k) for k in ("sha256", "md5")]
     return hashlib.sha256(json.dumps(shared, sort_keys=True).encode()).hexdigest()[:8]
 
 

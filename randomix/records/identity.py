@@ -8,19 +8,37 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-# How and where a run executes, not what it computes: changing these continues the same run.
-_EXECUTION = {
-    "trainer": {"device", "compile", "nproc", "threads", "resume", "log_every_steps", "checkpoint_every_epochs",
+# How and where a run executes and what it is called, not what it computes: changing these continues the same run.
+EXECUTION = {
+    "trainer": {"device", "compile", "nproc", "threads", "resume", "eval_every_epochs", "checkpoint_every_epochs",
                 "keep_last", "eval_batch_size", "timeout_minutes"},
-    "dataset": {"root", "verify"},
+    "dataset": {"root"},
+    "recipe": {"name"},
     "mixer": {"label"},
+}  # fmt: skip
+# A setting at the value listed here leaves no trace in the hash. One that is added later gets its neutral value here,
+# so that the runs before it keep their names. Never change a line.
+NEUTRAL = {
+    "recipe": {"momentum": 0.9, "nesterov": False, "weight_decay": 5e-4, "decay_norms": True, "schedule": "cosine",
+               "milestones": [], "gamma": 0.1, "min_lr": 0.0, "warmup_epochs": 0.0, "loss": "cross_entropy",
+               "accumulate": 1},
+    "trainer": {"precision": "auto", "deterministic": False},
+    "dataset": {"verify": True},
 }  # fmt: skip
 _SECTIONS = ("dataset", "model", "mixer", "recipe", "trainer")
 
 
 def identity(config: Mapping[str, Any]) -> dict[str, Any]:
-    """The part of a resolved run configuration that determines its result, without the seed."""
-    return {s: {k: v for k, v in config[s].items() if k not in _EXECUTION.get(s, ())} for s in _SECTIONS}
+    """The part of a resolved run configuration that determines its result, without the seed and neutral settings."""
+    return {
+        section: {
+            key: value
+            for key, value in config[section].items()
+            if key not in EXECUTION.get(section, ()) and value is not None
+            if NEUTRAL.get(section, {}).get(key, ...) != value
+        }
+        for section in _SECTIONS
+    }
 
 
 def config_hash(config: Mapping[str, Any]) -> str:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from randomix.engine import schema
-from randomix.engine.launcher import launch
+from randomix.engine.launcher import is_worker, launch
 from randomix.engine.protocols import DataFactory, ModelFactory
 from randomix.engine.runfolder import RunFolder
 from randomix.errors import OK
@@ -26,32 +26,31 @@ def run_training(
     folder = RunFolder(identity.run_folder(config))
     if folder.finished():
         if os.environ.get("RANK", "0") == "0":
-            print(f"{label} already finished: {folder.summary()}; record: {folder.record}".strip(), flush=True)
+            print(f"{label} {folder.say_finished(config)}".strip(), flush=True)
         return OK
     folder.prepare(resume=trainer.resume)
-    return _start(_train, (dict(config), data_factory, model_factory, label), folder, trainer)
+    arguments = (dict(config), data_factory, model_factory, label)
+    if not _needs_workers(trainer.nproc):
+        return _train(*arguments)
+    threads, logs = trainer.threads, folder.root / "logs"
+    with folder.locked():
+        return launch(_train, arguments, trainer.nproc, logs, threads_per_process=threads, status_file=folder.status)
 
 
 def run_evaluation(config: Mapping[str, Any], data_factory: DataFactory, model_factory: ModelFactory) -> int:
     """Evaluate ``config["checkpoint"]``, a run folder or a file in its ``checkpoints/``, and write a record."""
     evaluation = schema.parse(config, schema.EvalConfig)
     folder, checkpoint = RunFolder.of_checkpoint(evaluation.checkpoint)
-    arguments = (dict(config), checkpoint, data_factory, model_factory)
-    return _start(_evaluate, arguments, folder, evaluation.trainer)
+    arguments, trainer = (dict(config), checkpoint, data_factory, model_factory), evaluation.trainer
+    if not _needs_workers(trainer.nproc):
+        return _evaluate(*arguments)
+    return launch(_evaluate, arguments, trainer.nproc, folder.root / "logs", threads_per_process=trainer.threads)
 
 
-def _start(
-    worker: Callable[..., int],
-    arguments: tuple[Any, ...],
-    folder: RunFolder,
-    trainer: schema.TrainerConfig | schema.EvalTrainerConfig,
-) -> int:
-    """Call ``worker`` in this process, or in ``trainer.nproc`` new ones unless a launcher already made the ranks."""
+def _needs_workers(nproc: int) -> bool:
+    """Whether to start processes: several are asked for, and no launcher has made them already."""
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # waiting threads must not burn a shared machine's cores
-    if trainer.nproc == 1 or "RANK" in os.environ:
-        return worker(*arguments)
-    logs, status = folder.root / "logs", folder.status
-    return launch(worker, arguments, trainer.nproc, logs, threads_per_process=trainer.threads, status_file=status)
+    return nproc > 1 and not is_worker()
 
 
 def _train(config: Mapping[str, Any], data_factory: DataFactory, model_factory: ModelFactory, label: str) -> int:

@@ -21,6 +21,7 @@ from randomix.engine.runfolder import RunFolder
 from randomix.errors import OK
 from randomix.records import provenance, record
 from randomix.robustness.evaluators import run_evaluators
+from randomix.runs.setup import set_up_torch
 
 
 def evaluate_checkpoint(
@@ -43,8 +44,7 @@ def evaluate_checkpoint(
     model = model_factory(run["model"], sample_shape=data.sample_shape, num_classes=data.num_classes)
     model.load_state_dict(state["average"] or state["model"])
     precision = resolve_precision(parsed.trainer.precision, world.device)
-    if parsed.trainer.threads is not None:
-        torch.set_num_threads(parsed.trainer.threads)
+    set_up_torch(precision, parsed.trainer.threads)
     found = run_evaluators(
         model.to(world.device),
         data.eval_set(world.device),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import time
 from collections.abc import Mapping
 from types import TracebackType
@@ -12,20 +13,23 @@ import torch
 import yaml
 
 from randomix import files, mixers
+from randomix.engine import checkpoint as checkpoints
 from randomix.engine import distributed
 from randomix.engine.checkpoint import Checkpointer
+from randomix.engine.launcher import STORE, describe
 from randomix.engine.loggers import SafeTracker
 from randomix.engine.optim import resolve_precision
 from randomix.engine.progress import Reporter
-from randomix.engine.protocols import DataFactory, ModelFactory
+from randomix.engine.protocols import Data, DataFactory, ModelFactory
 from randomix.engine.runfolder import RunFolder
 from randomix.engine.schema import TrainConfig
 from randomix.engine.status import Status
 from randomix.engine.stopper import Stopper
 from randomix.engine.trainer import Trainer
-from randomix.errors import BUG, OK, ConfigError, DataError, Interrupted, RunError
+from randomix.errors import BUG, OK, ConfigError, DataError, Interrupted, RunError, StorageError
 from randomix.records import identity, provenance, record
 from randomix.robustness.evaluators import check_evaluators, run_evaluators
+from randomix.runs.setup import set_up_torch
 
 
 class TrainingSession:
@@ -41,23 +45,32 @@ class TrainingSession:
 
     def __enter__(self) -> TrainingSession:
         main = self.world.is_main
-        if main:
+        if main and STORE not in os.environ:  # our launcher holds the lock for its workers
             self._exits.enter_context(self.folder.locked())
         log = self.folder.log if main else self.folder.root / "logs" / f"rank-{self.world.rank}.log"
         log.parent.mkdir(exist_ok=True)
         self.reporter = self._exits.enter_context(Reporter(log, label=self._label, quiet=not main))
+        if main:
+            for folder in (self.folder.root, self.folder.checkpoints):
+                files.remove_orphans(folder)  # of writers that were killed
+            self._write_status("running")
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None):
-        if isinstance(error, Exception) and self.world.is_main:
-            state = "interrupted" if isinstance(error, Interrupted) else "failed"
-            code = error.exit_code if isinstance(error, RunError) else BUG
-            self._write_status(state, reason=f"{type(error).__name__}: {error}".splitlines()[0], exit_code=code)
-        self._exits.close()
+        try:
+            if isinstance(error, Exception) and self.world.is_main:
+                state = "interrupted" if isinstance(error, Interrupted) else "failed"
+                failure = describe(error)
+                with contextlib.suppress(
+                    StorageError
+                ):  # a full disk may be why it failed: that error is the one to show
+                    self._write_status(state, reason=failure.line.splitlines()[0], exit_code=failure.code)
+        finally:
+            self._exits.close()
 
     def _write_status(self, state: str, reason: str = "", exit_code: int | None = None) -> None:
-        step = self.trainer.progress.step if self.trainer is not None else 0
-        epoch = step // self.trainer.steps_per_epoch if self.trainer is not None else 0
+        step = self.trainer.progress.step if self.trainer is not None else None
+        epoch = step // self.trainer.steps_per_epoch if self.trainer is not None else None
         last = self.folder.checkpoints / "last.pt"
         checkpoint = str(last.relative_to(self.folder.root)) if last.exists() else None
         Status(self.folder.status).update(
@@ -68,40 +81,47 @@ class TrainingSession:
 
     def run(self, data_factory: DataFactory, model_factory: ModelFactory) -> int:
         """Build, resume, train, evaluate, record. Raises Interrupted after a checkpoint if a signal came."""
-        _set_up_torch(self.config, self.world)
+        data = self._build(data_factory, model_factory)
+        where = provenance.collect(  # before training: the code may change on disk while it runs
+            world_size=self.world.world_size,
+            device=self.world.device.type,
+            precision=self.trainer.precision.name,
+            threads=torch.get_num_threads(),
+            started=time.time(),
+        )
+        self._resume()
+        if self.world.is_main:
+            files.write_atomic(self.folder.config, yaml.safe_dump(dict(self.raw), sort_keys=False))
+        settings = self.config.logger if self.world.is_main else {}
+        self.tracker = SafeTracker(settings, self.folder.root, self.name, self.raw, self.reporter.warn)
+        interval = 16 if self.world.device.type == "cuda" else 1  # a GPU's host need not meet the others at each step
+        try:
+            with Stopper(self.trainer.guard, interval) as stopper:
+                self._train(data, stopper)
+                metrics = self._evaluate(stopper)
+        except BaseException as error:
+            self.tracker.finish(error.exit_code if isinstance(error, RunError) else BUG)
+            raise
+        if self.world.is_main:
+            self._write_record(data, metrics, where)
+        self.tracker.finish(OK)
+        return OK
+
+    def _build(self, data_factory: DataFactory, model_factory: ModelFactory) -> Data:
+        """Make everything that training needs; what cannot work together is found here."""
+        settings = self.config.trainer
+        precision = resolve_precision(settings.precision, self.world.device)
+        set_up_torch(precision, settings.threads, settings.deterministic)
         data = data_factory(self.config.dataset)
         self._check_data(data.num_train)
         check_evaluators(self.config.evaluators, self.config.evaluator, data.sample_shape)
         torch.manual_seed(self.config.seed)  # the initial weights
         model = model_factory(self.config.model, sample_shape=data.sample_shape, num_classes=data.num_classes)
         mixer = mixers.build(self.config.mixer, num_classes=data.num_classes)
-        precision = resolve_precision(self.config.trainer.precision, self.world.device)
         self.trainer = Trainer(self.config, data, model, mixer, self.world, precision)
-        where = provenance.collect(  # before training: the code may change on disk while it runs
-            world_size=self.world.world_size,
-            device=self.world.device.type,
-            precision=precision.name,
-            threads=torch.get_num_threads(),
-            started=time.time(),
-        )
-        self.checkpointer = Checkpointer(
-            self.folder.checkpoints, keep_last=self.config.trainer.keep_last, log=self.reporter.warn
-        )
-        self._resume()
-        if self.world.is_main:
-            files.write_atomic(self.folder.config, yaml.safe_dump(dict(self.raw), sort_keys=False))
-        self.tracker = SafeTracker(
-            self.config.logger if self.world.is_main else {}, self.folder.root, self.name, self.raw, self.reporter.warn
-        )
-        try:
-            metrics = self._train(data)
-        except BaseException as error:
-            self.tracker.finish(error.exit_code if isinstance(error, RunError) else 1)
-            raise
-        if self.world.is_main:
-            self._write_record(data, metrics, where)
-        self.tracker.finish(OK)
-        return OK
+        log = self.reporter.warn
+        self.checkpointer = Checkpointer(self.folder.checkpoints, keep_last=settings.keep_last, log=log)
+        return data
 
     def _check_data(self, num_train: int) -> None:
         batch = self.config.recipe.batch_size
@@ -120,46 +140,59 @@ class TrainingSession:
             )
 
     def _resume(self) -> None:
-        loaded = self.checkpointer.load(map_location=self.world.device)
-        if loaded is None:
+        """Continue from the newest good checkpoint; rank 0 says which, so that all ranks read the same one."""
+        loaded = self.checkpointer.load() if self.world.is_main else None
+        name = distributed.broadcast_object(loaded.path.name if loaded else None)
+        if name is None:
             return
+        state = loaded.state if loaded else checkpoints.read(self.folder.checkpoints / name)
         trainer = self.trainer
-        trainer.load_state(loaded.state)
+        trainer.load_state(state)
         self.reporter.line(f"continuing {self.name} at step {trainer.progress.step} of {trainer.total_steps}")
-        ranks = loaded.state["world_size"]
+        ranks = state["world_size"]
         if ranks != self.world.world_size:
             self.reporter.warn(
                 f"the checkpoint was written by {ranks} rank(s), this run has {self.world.world_size}: "
                 "the data order is the same, the result is not bit-equal"
             )
 
-    def _train(self, data: Any) -> dict[str, Any]:
+    def _train(self, data: Data, stopper: Stopper) -> None:
         trainer, reporter = self.trainer, self.reporter
         if self.world.is_main:
             self._rewrite_metrics()
         reporter.line(self._headline(data))
         reporter.start(self.name, trainer.total_steps, trainer.progress.step)
-        with Stopper(trainer.guard) as stopper:
-            finished = trainer.fit(stopper, reporter.advance, self._after_epoch)
-            if not finished:
-                self._checkpoint(improved=False)
-                raise Interrupted(
-                    f"stopped by {stopper.reason} at step {trainer.progress.step} of {trainer.total_steps}; "
-                    "the same command continues"
-                )
+        if not trainer.fit(stopper, reporter.advance, self._after_epoch):
+            self._checkpoint(improved=False)
+            raise self._interrupted(stopper)
         reporter.stop()
-        distributed.sync_buffers(trainer.evaluated_model)
-        return run_evaluators(
-            trainer.evaluated_model,
-            trainer.eval_set,
-            names=self.config.evaluators,
-            settings=self.config.evaluator,
-            batch_size=self.config.trainer.eval_batch_size,
-            world=self.world,
-            autocast=trainer.precision.autocast,
-        )
 
-    def _headline(self, data: Any) -> str:
+    def _evaluate(self, stopper: Stopper) -> dict[str, dict[str, Any]]:
+        """The final evaluators one by one; a signal ends the run between two of them, training being saved."""
+        trainer = self.trainer
+        distributed.sync_buffers(trainer.evaluated_model)
+        found: dict[str, dict[str, Any]] = {"metrics": {}, "counts": {}}
+        for name in self.config.evaluators:
+            if stopper.check(0).stop:
+                raise self._interrupted(stopper)
+            result = run_evaluators(
+                trainer.evaluated_model,
+                trainer.eval_set,
+                names=[name],
+                settings=self.config.evaluator,
+                batch_size=self.config.trainer.eval_batch_size,
+                world=self.world,
+                autocast=trainer.precision.autocast,
+            )
+            found = {key: found[key] | result[key] for key in found}
+        return found
+
+    def _interrupted(self, stopper: Stopper) -> Interrupted:
+        step, total = self.trainer.progress.step, self.trainer.total_steps
+        reason = stopper.reason or "a signal to another rank"
+        return Interrupted(f"stopped by {reason} at step {step} of {total}; the same command continues")
+
+    def _headline(self, data: Data) -> str:
         trainer, device = self.trainer, self.world.device
         return (
             f"{self.name}: {identity.mixer_label(self.config.mixer)}, {data.num_train} training samples, "
@@ -197,7 +230,7 @@ class TrainingSession:
         lines = "".join(record.dumps(m) + "\n" for m in self.trainer.progress.history)
         files.write_atomic(self.folder.metrics, lines)
 
-    def _write_record(self, data: Any, evaluated: dict[str, Any], where: dict[str, Any]) -> None:
+    def _write_record(self, data: Data, evaluated: dict[str, Any], where: dict[str, Any]) -> None:
         from safetensors.torch import save
 
         trainer = self.trainer
@@ -216,11 +249,3 @@ class TrainingSession:
         files.write_atomic(self.folder.record, content)
         self._write_status("finished", exit_code=OK)
         self.reporter.line(f"finished: {self.folder.summary()}; record: {self.folder.record}")
-
-
-def _set_up_torch(config: TrainConfig, world: distributed.World) -> None:
-    """Threads and determinism of this process."""
-    if config.trainer.threads is not None:
-        torch.set_num_threads(config.trainer.threads)
-    torch.use_deterministic_algorithms(config.trainer.deterministic)
-    torch.backends.cudnn.benchmark = world.device.type == "cuda" and not config.trainer.deterministic

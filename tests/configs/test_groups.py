@@ -129,7 +129,7 @@ def test_the_run_folder_is_a_function_of_what_determines_the_result() -> None:
     base = folder()
     assert folder() == base
     assert folder("recipe.lr=0.10", "mixer.alpha=1", "mixer.weights=[1.0,1,1,1]") == base  # 1 is 1.0
-    assert folder("trainer.nproc=2", "trainer.device=cpu", "trainer.log_every_steps=7", "dataset.root=/data") == base
+    assert folder("trainer.nproc=2", "trainer.device=cpu", "trainer.keep_last=7", "dataset.root=/data") == base
     assert folder("seed=1") == base.with_name("seed-1")
     assert folder("output_root=elsewhere") == Path("elsewhere") / base.relative_to("outputs")
     others = [folder(o) for o in ("recipe.lr=0.2", "model.width=16", "mixer.weights=[3,1,1,1]", "dataset.flip=true")]

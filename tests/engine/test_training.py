@@ -1,22 +1,26 @@
 """Whole runs on a few synthetic images: what they write, and that continuing one changes nothing."""
 
 import json
+import os
+import signal
+from dataclasses import replace
 
 import pytest
 import torch
 
 import datasets
+import models
 from randomix import files, mixers
 from randomix.engine import status
 from randomix.engine.distributed import World
 from randomix.engine.optim import resolve_precision
 from randomix.engine.runfolder import RunFolder
 from randomix.engine.schema import parse
-from randomix.engine.stopper import Stopper
+from randomix.engine.stopper import Decision, Stopper
 from randomix.engine.trainer import Trainer
-from randomix.errors import ConfigError, DataError, Interrupted, NonFiniteError
+from randomix.errors import ConfigError, DataError, Interrupted, NonFiniteError, StorageError
 from randomix.records import identity, record
-from randomix.runs import build
+from randomix.runs import build, session
 from tests.support import group_net, tiny_config, train, weights_digest
 
 TIMES = {"seconds", "cpu_seconds", "images_per_second"}
@@ -63,8 +67,6 @@ def test_a_run_leaves_what_the_architecture_promises(finished):
 def test_the_record_says_what_the_weights_do(finished):
     from safetensors.torch import load_file
 
-    import models
-
     config, folder = finished
     data = datasets.build(config["dataset"])
     model = models.build(config["model"], sample_shape=data.sample_shape, num_classes=data.num_classes)
@@ -99,9 +101,10 @@ def test_an_interrupted_run_continues_bit_equal(finished, tmp_path, monkeypatch,
     calls = []
 
     def asked(self, step, loss=None, original=Stopper.check):
-        calls.append(step)
-        if len(calls) == stop_after:
-            self.request("SIGTERM")
+        if loss is not None:  # a training step
+            calls.append(step)
+            if len(calls) == stop_after:
+                self.request("SIGTERM")
         return original(self, step, loss)
 
     monkeypatch.setattr(Stopper, "check", asked)
@@ -178,6 +181,102 @@ def test_a_diverging_run_exits_3_and_keeps_its_last_good_checkpoint(tmp_path, mo
     assert read(folder.checkpoints / "last.pt")["step"] == 6
 
 
+def test_nothing_is_saved_after_a_bad_step_that_is_noticed_late(tmp_path, monkeypatch):
+    """As on a GPU, where the guard's answer comes some steps later than the signal that stops the run."""
+
+    def late(self, step, loss=None):
+        if step == 3:
+            loss = loss * float("nan")
+        if step == 4:
+            self.request("SIGTERM")
+        if loss is not None:
+            self.guard.observe(step, loss)
+        return Decision(bool(self.reason), False)
+
+    monkeypatch.setattr(Stopper, "check", late)
+    config = tiny_config(tmp_path)
+    with pytest.raises(NonFiniteError, match="not finite at step 3"):
+        train(config)
+    assert not list(RunFolder(identity.run_folder(config)).checkpoints.glob("*.pt"))
+
+
+def test_a_signal_during_the_final_evaluation_keeps_the_training(tmp_path, monkeypatch):
+    config = tiny_config(tmp_path, evaluators=["clean", "noise"], evaluator={"noise": {"sigma": 0.1}})
+    original = session.run_evaluators
+
+    def signalled(*arguments, **settings):
+        os.kill(os.getpid(), signal.SIGTERM)
+        return original(*arguments, **settings)
+
+    monkeypatch.setattr(session, "run_evaluators", signalled)
+    with pytest.raises(Interrupted, match="SIGTERM at step 12 of 12"):
+        train(config)
+    folder = RunFolder(identity.run_folder(config))
+    assert status.read(folder.status).state == "interrupted"
+    monkeypatch.undo()
+    assert record.read(train(config).record).metric("noise_error") is not None
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"trainer": {"precision": "auto"}}, "trainer.precision: the checkpoint was trained in fp32"),
+        ({"dataset": {"root": "elsewhere"}}, "dataset: the checkpoint was trained on"),
+    ],
+)
+def test_a_run_is_not_continued_as_another(tmp_path, monkeypatch, changes, message):
+    config = tiny_config(tmp_path)
+    monkeypatch.setattr(Stopper, "check", _stop_once(Stopper.check, at=3))
+    with pytest.raises(Interrupted):
+        train(config)
+    trainer = make_trainer(config, model_factory=models.build)
+    trainer.precision = replace(trainer.precision, name="bf16" if "trainer" in changes else "fp32")
+    if "dataset" in changes:
+        trainer.data = {"source": "other images"}
+    from randomix.engine.checkpoint import read
+
+    with pytest.raises(ConfigError, match=message):
+        trainer.load_state(read(RunFolder(identity.run_folder(config)).checkpoints / "last.pt"))
+
+
+def test_a_finished_run_says_when_it_was_evaluated_otherwise(finished, capsys):
+    config, folder = finished
+    train(config | {"evaluators": ["noise"]})
+    assert f"for these evaluators run python eval.py checkpoint={folder.root}" in capsys.readouterr().out
+
+
+def test_running_out_of_memory_has_its_own_exit_code(tmp_path, monkeypatch, capsys):
+    def exhausted(self, step, batch, stopper):
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB")
+
+    monkeypatch.setattr(Trainer, "step", exhausted)
+    config = tiny_config(tmp_path)
+    with pytest.raises(torch.OutOfMemoryError):
+        train(config)
+    known = status.read(RunFolder(identity.run_folder(config)).status)
+    assert (known.state, known.exit_code) == ("failed", 4)
+    assert "lower recipe.batch_size" in known.reason
+
+
+def test_an_error_with_a_full_disk_is_still_the_first_error(tmp_path, monkeypatch):
+    config = tiny_config(tmp_path)
+
+    def full(*arguments, **settings):
+        raise StorageError("disk full: the checkpoint")
+
+    monkeypatch.setattr(session.Checkpointer, "save", full)
+    original = session.Status.update
+
+    def update(self, state, **settings):
+        if state == "failed":
+            raise StorageError("disk full: the status")
+        original(self, state, **settings)
+
+    monkeypatch.setattr(session.Status, "update", update)
+    with pytest.raises(StorageError, match="the checkpoint"):
+        train(config)
+
+
 def test_accumulated_gradients_equal_those_of_the_whole_batch(tmp_path):
     gradients = []
     for parts in (1, 4):
@@ -249,8 +348,12 @@ def test_two_processes_cannot_train_in_one_folder(tmp_path):
     config = tiny_config(tmp_path)
     folder = RunFolder(identity.run_folder(config))
     folder.prepare("auto")
-    with folder.locked(), pytest.raises(ConfigError, match="another process is training"):
-        train(config)
+    status.Status(folder.status).update("running", step=4)
+    for nproc in (1, 2):
+        config["trainer"]["nproc"] = nproc
+        with folder.locked(), pytest.raises(ConfigError, match="another process is training"):
+            train(config)
+        assert status.read(folder.status).state == "running"  # that of the other process
 
 
 def test_compiled_training_follows_the_eager_curve(tmp_path, monkeypatch):
@@ -265,7 +368,6 @@ def test_compiled_training_follows_the_eager_curve(tmp_path, monkeypatch):
 
 
 def test_evaluating_a_run_again_gives_the_recorded_numbers(finished, capsys):
-    import models
 
     config, folder = finished
     trainer = {"device": "cpu", "precision": "fp32", "eval_batch_size": 7, "nproc": 1}

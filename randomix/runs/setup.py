@@ -1,0 +1,21 @@
+"""What a run asks of torch in its process."""
+
+from __future__ import annotations
+
+import os
+
+import torch
+
+from randomix.engine.optim import Precision
+
+_THREADS = torch.get_num_threads()  # what the process began with: a sweep's next run starts from there again
+
+
+def set_up_torch(precision: Precision, threads: int | None = None, deterministic: bool = False) -> None:
+    """Threads, determinism and float32 arithmetic of this process; ``threads=None``: as many as it began with."""
+    torch.set_num_threads(threads or _THREADS)
+    if deterministic:
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    torch.use_deterministic_algorithms(deterministic)
+    torch.backends.cudnn.benchmark = precision.device.type == "cuda" and not deterministic
+    torch.backends.cudnn.allow_tf32 = precision.name != "fp32"  # fp32 means float32: TF32 keeps 10 bits of 23

@@ -1,0 +1,51 @@
+from dataclasses import MISSING, fields
+from pathlib import Path
+
+from randomix.engine.schema import RecipeConfig, TrainerConfig
+from randomix.records.identity import EXECUTION, NEUTRAL, config_hash, run_name
+from tests.support import tiny_config
+
+
+def test_names_of_runs_never_change():
+    """If this fails, every recorded run would get another name: give a new setting its neutral value instead."""
+    config = tiny_config(Path("outputs"))
+    assert config_hash(config) == "3c7067d8"
+    assert run_name(config) == "fake_images/preact_resnet18/randomix-3c7067d8/seed-0"
+
+
+def test_a_neutral_or_executing_setting_leaves_no_trace():
+    config = tiny_config(Path("outputs"))
+    known = config_hash(config)
+    for section, changes in [
+        ("trainer", {"nproc": 4, "device": "cuda", "keep_last": 9, "deterministic": False}),
+        ("recipe", {"nesterov": False, "name": "other", "ema_decay": None}),
+        ("dataset", {"root": "/elsewhere", "verify": True}),
+        ("mixer", {"label": "Mine", "added_later": None}),
+    ]:
+        assert config_hash(config | {section: config[section] | changes}) == known
+    assert config_hash(config | {"seed": 5, "output_root": "x"}) == known
+
+
+def test_what_changes_the_result_changes_the_name():
+    config = tiny_config(Path("outputs"))
+    seen = {config_hash(config)}
+    for section, changes in [
+        ("trainer", {"precision": "bf16"}),
+        ("trainer", {"deterministic": True}),
+        ("recipe", {"nesterov": True}),
+        ("recipe", {"ema_decay": 0.9}),
+        ("dataset", {"verify": False}),
+        ("mixer", {"weights": [3, 1, 1, 1]}),
+        ("model", {"width": 8}),
+    ]:
+        seen.add(config_hash(config | {section: config[section] | changes}))
+    assert len(seen) == 8
+
+
+def test_every_default_of_the_schema_is_neutral_or_of_execution():
+    for section, schema in (("recipe", RecipeConfig), ("trainer", TrainerConfig)):
+        for field in fields(schema):
+            default = field.default_factory() if field.default_factory is not MISSING else field.default
+            if default is MISSING or default is None or field.name in EXECUTION[section]:
+                continue
+            assert NEUTRAL[section][field.name] == default, f"{section}.{field.name}"
