@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from randomix.engine.checkpoint import FORMAT, REQUIRED
 from randomix.engine.runfolder import RunFolder
 from randomix.errors import RunError
 from randomix.records import identity
@@ -42,6 +43,12 @@ def tiny_config(output_root: Path, **sections: Any) -> dict[str, Any]:
     for name, value in sections.items():
         config[name] = config[name] | value if isinstance(value, Mapping) else value
     return config
+
+
+def training_state(step: int, **parts: Any) -> dict[str, Any]:
+    """A state with every part that a checkpoint needs; the ones that are not given are empty."""
+    state = dict.fromkeys(REQUIRED) | {"format": FORMAT, "step": step, "world_size": 1, "precision": "fp32"}
+    return state | {"config": "seed: 0\n", "history": [], "best": {}, "candidates": {}} | parts
 
 
 class GroupNet(nn.Module):

@@ -20,7 +20,11 @@ from torch import Tensor
 from randomix.errors import USER, RunError, StorageError
 from randomix.files import atomic_file, link_atomic, storage_errors
 
-REQUIRED = ("format", "step", "model", "optimizer", "config")
+FORMAT = 1  # of the states in the files; one more whenever an older reader would misread them
+REQUIRED = (
+    "format", "step", "world_size", "precision", "data", "model", "optimizer", "scaler", "average", "history", "best",
+    "candidates", "seconds", "meter", "config",
+)  # fmt: skip
 _STEP_FILE = re.compile(r"step-(\d{8,})\.pt")
 
 
@@ -46,13 +50,13 @@ class Loaded:
 class Checkpointer:
     """Saves and finds the checkpoints of one run; only rank 0 calls ``save``.
 
-    keep_last: how many step files stay; -1 keeps all, 0 only ``last.pt`` and ``best.pt``.
+    keep_last: how many step files stay, at least 1; -1 keeps all.
     log: receives one line for every damaged file that is passed over.
     """
 
     def __init__(self, folder: Path, keep_last: int = 2, log: Callable[[str], None] = print) -> None:
-        if keep_last < -1:
-            raise ValueError(f"keep_last is {keep_last}; use -1 (all), 0 (only last and best) or more")
+        if keep_last != -1 and keep_last < 1:
+            raise ValueError(f"keep_last is {keep_last}; use 1 or more, or -1 for all")
         self.folder, self.keep_last, self.log = Path(folder), keep_last, log
 
     def save(self, state: Mapping[str, Any], *, step: int, is_best: bool = False) -> Path:
@@ -64,7 +68,7 @@ class Checkpointer:
         state = dict(state)
         if state.get("step") != step:
             raise ValueError(f"step is {step} but state['step'] is {state.get('step')}")
-        _check_keys(state)
+        _check_content(state)
         _check_plain(state, "state")
         path = self.folder / f"step-{step:08d}.pt"
         with storage_errors(path):
@@ -144,7 +148,7 @@ def read(path: Path, map_location: str | torch.device = "cpu") -> dict[str, Any]
     except Exception as error:  # torch.load raises anything from EOFError to UnpicklingError
         raise CheckpointError(path, _reason(error)) from error
     try:
-        _check_keys(state)
+        _check_content(state)
     except ValueError as error:
         raise CheckpointError(path, str(error)) from None
     return state
@@ -204,10 +208,12 @@ def _reason(error: Exception) -> str:
     return lines[0][:200] if lines else type(error).__name__
 
 
-def _check_keys(state: Any) -> None:
+def _check_content(state: Any) -> None:
     if not isinstance(state, dict):
         raise ValueError(f"holds a {type(state).__name__}, not a training state")
     missing = [key for key in REQUIRED if key not in state]
+    if "format" not in missing and (type(state["format"]) is not int or state["format"] != FORMAT):
+        raise ValueError(f"has format {state['format']!r:.20}, this version reads {FORMAT}: another version wrote it")
     if missing:
         raise ValueError(f"lacks {', '.join(missing)}")
 

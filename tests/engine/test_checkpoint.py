@@ -13,8 +13,9 @@ import pytest
 import torch
 
 from randomix.engine import checkpoint
-from randomix.engine.checkpoint import REQUIRED, Checkpointer, CheckpointError
+from randomix.engine.checkpoint import FORMAT, REQUIRED, Checkpointer, CheckpointError
 from randomix.errors import USER, StorageError
+from tests.support import training_state
 
 
 def state_at(step: int, size: int = 2000) -> dict:
@@ -22,15 +23,8 @@ def state_at(step: int, size: int = 2000) -> dict:
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
     model(torch.randn(2, size // 10)).sum().backward()
     optimizer.step()
-    return {
-        "format": 1,
-        "step": step,
-        "model": model.state_dict(),
-        "optimizer": optimizer.state_dict(),
-        "config": "seed: 0\n",
-        "history": [{"top1": 91.5, "epoch": 1}],
-        "best": None,
-    }
+    history = [{"top1": 91.5, "epoch": 1}]
+    return training_state(step, model=model.state_dict(), optimizer=optimizer.state_dict(), history=history)
 
 
 def names(folder: Path) -> list[str]:
@@ -59,7 +53,7 @@ def test_an_empty_folder_or_none_at_all_holds_nothing(tmp_path):
     assert Checkpointer(tmp_path / "none").load() is None
 
 
-@pytest.mark.parametrize("keep", [-1, 0, 1, 2, 3, 4])
+@pytest.mark.parametrize("keep", [-1, 1, 2, 3, 4])
 def test_the_newest_k_stay_also_when_resumed_and_best_and_foreign_files_always(tmp_path, keep):
     (tmp_path / "step-notes.pt").touch()
     (tmp_path / "step-1.pt").touch()
@@ -68,8 +62,7 @@ def test_the_newest_k_stay_also_when_resumed_and_best_and_foreign_files_always(t
     resumed = Checkpointer(tmp_path, keep)
     for step in (40, 50, 60):
         resumed.save(state_at(step), step=step)
-    kept = [10, 20, 30, 40, 50, 60][-keep:] if keep > 0 else []
-    steps = [10, 20, 30, 40, 50, 60] if keep == -1 else kept
+    steps = [10, 20, 30, 40, 50, 60] if keep == -1 else [10, 20, 30, 40, 50, 60][-keep:]
     expected = [f"step-{s:08d}.pt" for s in steps] + ["best.pt", "last.pt", "step-notes.pt", "step-1.pt"]
     assert names(tmp_path) == sorted(expected)
     assert checkpoint.read(tmp_path / "best.pt")["step"] == 10
@@ -240,6 +233,17 @@ def test_a_missing_key_is_named_when_saving_and_when_reading(tmp_path, key):
             Checkpointer(tmp_path).save(state, step=1)
 
 
+@pytest.mark.parametrize("other", [FORMAT + 1, 0, "1", None, torch.ones(2)])
+def test_a_file_of_another_version_is_named_as_such(tmp_path, other):
+    state = state_at(1) | {"format": other}
+    del state["meter"]  # what another version holds besides is its own affair
+    torch.save(state, tmp_path / "last.pt")
+    with pytest.raises(CheckpointError, match=r"last\.pt: has format .*, this version reads 1: another version"):
+        checkpoint.read(tmp_path / "last.pt")
+    with pytest.raises(ValueError, match="has format"):
+        Checkpointer(tmp_path).save(state, step=1)
+
+
 def test_the_step_of_the_name_and_of_the_state_must_agree(tmp_path):
     with pytest.raises(ValueError, match=r"step is 2 but state\['step'\] is 1"):
         Checkpointer(tmp_path).save(state_at(1), step=2)
@@ -282,6 +286,7 @@ def test_no_such_file_says_so(tmp_path):
         checkpoint.read(tmp_path / "none.pt")
 
 
-def test_keep_last_below_minus_one_is_refused(tmp_path):
-    with pytest.raises(ValueError, match="keep_last is -2"):
-        Checkpointer(tmp_path, keep_last=-2)
+@pytest.mark.parametrize("keep", [-2, 0])
+def test_keep_last_is_minus_one_or_at_least_one(tmp_path, keep):
+    with pytest.raises(ValueError, match=f"keep_last is {keep}; use 1 or more, or -1 for all"):
+        Checkpointer(tmp_path, keep_last=keep)

@@ -31,7 +31,8 @@ def hello(folder: str) -> None:
         assert current_world() is world
         total = all_reduce_sum(torch.tensor([world.rank + 1]))
         got = broadcast_object({"from": world.rank})
-        seen = f"{total.item()} {got['from']} {world.rank}/{world.world_size} {torch.distributed.get_backend()} {torch.get_num_threads()}"
+        backend, threads = torch.distributed.get_backend(), torch.get_num_threads()
+        seen = f"{total.item()} {got['from']} {world.rank}/{world.world_size} {backend} {threads}"
         Path(folder, f"hello-{world.rank}").write_text(seen)
     assert current_world().world_size == 1
     assert not torch.distributed.is_initialized()

@@ -13,11 +13,12 @@ import torch
 from randomix import files
 from randomix.engine.checkpoint import Checkpointer
 from randomix.errors import STORAGE, StorageError
+from tests.support import training_state
 
 
 def state_at(step: int, size: int = 2000) -> dict:
     model = {"weight": torch.full((size,), float(step)), "bias": torch.zeros(size)}
-    return {"format": 1, "step": step, "model": model, "optimizer": {}, "config": ""}
+    return training_state(step, model=model)
 
 
 def names(folder: Path) -> list[str]:

@@ -14,13 +14,14 @@ import torch
 from randomix import files
 from randomix.engine import checkpoint
 from randomix.engine.checkpoint import Checkpointer
+from tests.support import training_state
 
 KILLS = 20
 
 
 def _state(step: int) -> dict:
     model = {f"w{i}": torch.full((100_000,), float(step)) for i in range(8)}  # 3.2 MB
-    return {"format": 1, "step": step, "model": model, "optimizer": {}, "config": ""}
+    return training_state(step, model=model)
 
 
 def _write_for_ever(folder: Path, progress: int) -> None:
