@@ -7,7 +7,7 @@ import math
 from dataclasses import dataclass
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from randomix.engine.schema import RecipeConfig
 
@@ -25,7 +25,7 @@ def learning_rate(step: int, recipe: RecipeConfig, steps_per_epoch: int) -> floa
         progress = (step - warmup) / max(total - warmup, 1)
         return recipe.min_lr + 0.5 * (recipe.lr - recipe.min_lr) * (1 + math.cos(math.pi * progress))
     if recipe.schedule == "multistep":
-        passed = sum(step >= fraction * total for fraction in recipe.milestones)
+        passed = sum(step >= round(fraction * total) for fraction in recipe.milestones)
         return recipe.lr * recipe.gamma**passed
     return recipe.lr
 
@@ -74,9 +74,14 @@ def resolve_precision(name: str, device: torch.device) -> Precision:
         if device.type == "cuda":
             name = "bf16" if torch.cuda.get_device_capability(device) >= (8, 0) else "fp16"
         else:
-            name = "bf16" if torch.cpu._is_avx512_bf16_supported() else "fp32"
+            name = "bf16" if _cpu_has_bf16() else "fp32"
     dtype = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[name]
     return Precision(name, dtype, device)
+
+
+def _cpu_has_bf16() -> bool:
+    ask = getattr(torch.cpu, "_is_avx512_bf16_supported", None)  # private: another version may not have it
+    return ask is not None and ask()
 
 
 class WeightAverage:
@@ -85,10 +90,25 @@ class WeightAverage:
     def __init__(self, model: nn.Module, decay: float) -> None:
         self.module = copy.deepcopy(model).requires_grad_(False)
         self.decay = decay
+        self._source, self._mine, self._theirs = model, _Tensors(self.module), _Tensors(model)
 
     @torch.no_grad()
     def update(self, model: nn.Module) -> None:
         """Take in the weights after a step."""
-        torch._foreach_lerp_(list(self.module.parameters()), list(model.parameters()), 1 - self.decay)
-        for mine, theirs in zip(self.module.buffers(), model.buffers(), strict=True):
-            mine.copy_(theirs)
+        if model is not self._source:
+            self._source, self._theirs = model, _Tensors(model)
+        torch._foreach_lerp_(self._mine.parameters, self._theirs.parameters, 1 - self.decay)
+        if buffers := self._mine.buffers():
+            torch._foreach_copy_(buffers, self._theirs.buffers())
+
+
+class _Tensors:
+    """A network's parameters and buffers without a walk through its modules, which takes longer than an average."""
+
+    def __init__(self, model: nn.Module) -> None:
+        self.parameters = list(model.parameters())
+        # by name, as a module may put another tensor in a buffer's place
+        self._places = [(module._buffers, name) for module in model.modules() for name in module._buffers]
+
+    def buffers(self) -> list[Tensor]:
+        return [tensor for buffers, name in self._places if (tensor := buffers[name]) is not None]

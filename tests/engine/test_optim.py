@@ -39,6 +39,14 @@ def test_multistep_drops_at_fractions_of_the_run():
     assert rates[30:] == pytest.approx([0.001] * 10)
 
 
+@pytest.mark.parametrize("fraction", [0.07, 0.14, 0.28, 0.29, 0.55, 0.56, 0.57])
+def test_a_milestone_is_a_step_although_fractions_are_rounded(fraction):
+    r = recipe(epochs=100, schedule="multistep", milestones=[fraction], gamma=0.1)
+    drop = round(fraction * 100) * 100
+    assert learning_rate(drop - 1, r, 100) == 0.1
+    assert learning_rate(drop, r, 100) == pytest.approx(0.01)
+
+
 def test_optimizer_equals_plain_sgd():
     torch.manual_seed(0)
     mine, plain = nn.Linear(3, 2), nn.Linear(3, 2)
@@ -87,6 +95,27 @@ def test_weight_average_follows_its_formula_and_copies_buffers():
     assert torch.equal(average.module.weight, torch.full((2,), 0.75 * 1 + 0.25 * 5))
     assert torch.equal(average.module.running_mean, model.running_mean)
     assert not any(p.requires_grad for p in average.module.parameters())
+    model.running_mean = torch.full((2,), 7.0)  # another tensor in its place
+    model.num_batches_tracked += 4
+    average.update(model)
+    assert torch.equal(average.module.running_mean, model.running_mean)
+    assert average.module.num_batches_tracked == 4
+    average.update(other := nn.BatchNorm1d(2))
+    assert torch.equal(average.module.running_mean, other.running_mean)
+
+
+def test_weight_average_copies_all_buffers_at_once_and_never_walks_the_network(monkeypatch):
+    model = nn.Sequential(*(nn.BatchNorm1d(2) for _ in range(9)))
+    average = WeightAverage(model, 0.75)
+    monkeypatch.setattr(nn.Module, "named_modules", lambda *_, **__: pytest.fail("a walk"))
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as profile:
+        average.update(model)
+    assert "aten::_foreach_copy_" in {event.key for event in profile.key_averages()}
+
+
+def test_weight_average_of_a_network_without_buffers():
+    model = nn.Linear(2, 2)
+    WeightAverage(model, 0.5).update(model)
 
 
 @pytest.mark.parametrize(
@@ -112,3 +141,8 @@ def test_auto_precision_asks_the_capability_of_a_gpu(monkeypatch, capability, na
 def test_auto_precision_asks_the_instructions_of_a_cpu(monkeypatch, native, name):
     monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: native)
     assert resolve_precision("auto", torch.device("cpu")).name == name
+
+
+def test_auto_precision_on_a_cpu_does_without_what_another_torch_may_not_have(monkeypatch):
+    monkeypatch.delattr(torch.cpu, "_is_avx512_bf16_supported")
+    assert resolve_precision("auto", torch.device("cpu")).name == "fp32"
