@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor, nn
 
+
 def _cpu() -> torch.device:
     import torch
 

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import math
+import re
 import types
 import typing
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
+
+_CANDIDATE = re.compile(r"\.candidates\[\d+\]")  # has the settings of a mixer
 
 
 def _anything(value: Any) -> bool:
@@ -99,87 +102,107 @@ FRACTIONS = Rule(
     list[float], "between 0 and 1, increasing", lambda v: all(a < b for a, b in zip([0, *v], [*v, 1], strict=True))
 )
 
-# By name, or by section and name where one name means two things.
-RULES: dict[str, Rule] = {
-    "name": TEXT,
-    "seed": at_least(0),
-    "output_root": TEXT,
-    "checkpoint": TEXT,
-    "evaluators": Rule(list[str]),
-    # recipe
-    "epochs": at_least(1),
-    "batch_size": at_least(1),
-    "lr": POSITIVE,
-    "momentum": BELOW_ONE,
-    "nesterov": FLAG,
-    "weight_decay": NOT_NEGATIVE,
-    "decay_norms": FLAG,
-    "schedule": choice("cosine", "multistep", "constant"),
-    "milestones": FRACTIONS,
-    "gamma": POSITIVE,
-    "min_lr": NOT_NEGATIVE,
-    "warmup_epochs": NOT_NEGATIVE,
-    "loss": choice("cross_entropy", "softmax_bce"),
-    "ema_decay": optional(Rule(float, "between 0 and 1", lambda v: 0 < v < 1)),
-    "accumulate": at_least(1),
-    # trainer
-    "device": choice("auto", "cpu", "cuda"),
-    "precision": choice("auto", "fp32", "bf16", "fp16"),
-    "compile": FLAG,
-    "nproc": at_least(1),
-    "threads": optional(at_least(1)),
-    "deterministic": FLAG,
-    "resume": choice("auto", "never"),
-    "eval_every_epochs": at_least(1),
-    "checkpoint_every_epochs": at_least(1),
-    "keep_last": at_least(1),
-    "eval_batch_size": at_least(1),
-    "timeout_minutes": POSITIVE,
-    # dataset
-    "root": optional(TEXT),
-    "train_size": optional(at_least(1)),
-    "test_size": optional(at_least(1)),
-    "num_classes": at_least(2),
-    "channels": at_least(1),
-    "height": at_least(1),
-    "crop_padding": at_least(0),
-    "flip": FLAG,
-    "verify": FLAG,
-    # model; width is that of fake_images too
-    "width": at_least(1),
-    "blocks": Rule(list[int], "of at least 1", lambda v: min(v, default=0) >= 1),
-    "stem_kernel": optional(Rule(int, "that is odd", lambda v: v % 2 == 1)),
-    "stem_stride": optional(at_least(1)),
-    "stem_norm": FLAG,
-    "final_norm": FLAG,
-    "shortcut": choice("preact", "raw"),
-    # mixer
-    "label": optional(TEXT),
-    "alpha": POSITIVE,
-    "prob": UNIT,
-    "weights": optional(WEIGHTS),
-    "granularity": choice("batch", "sample"),
-    "scale": RANGE,
-    "decay_power": POSITIVE,
-    "max_soft": Rule(float, "from 0 to 0.5", lambda v: 0 <= v <= 0.5),
-    "spectrum": choice("code", "paper"),
-    "label_lam": choice("drawn", "mask"),
-    # evaluator
-    "sigma": NOT_NEGATIVE,
-    "repeats": at_least(1),
-    "kind": choice("random_blocks", "center", "boundary", "grid"),
-    "n_blocks": at_least(0),
-    "block": optional(at_least(1)),
-    "placement": choice("clipped", "inside"),
-    "fill": FILL,
-    # logger
-    "project": optional(TEXT),
-    "entity": optional(TEXT),
-    "group": optional(TEXT),
-    "mode": choice("offline", "online", "disabled"),
+# By section and key: the same key may mean another thing elsewhere.
+RULES: dict[str, dict[str, Rule]] = {
+    "": {
+        "seed": at_least(0),
+        "output_root": TEXT,
+        "checkpoint": TEXT,
+        "evaluators": Rule(list[str]),
+    },
+    "recipe": {
+        "name": TEXT,
+        "epochs": at_least(1),
+        "batch_size": at_least(1),
+        "lr": POSITIVE,
+        "momentum": BELOW_ONE,
+        "nesterov": FLAG,
+        "weight_decay": NOT_NEGATIVE,
+        "decay_norms": FLAG,
+        "schedule": choice("cosine", "multistep", "constant"),
+        "milestones": FRACTIONS,
+        "gamma": POSITIVE,
+        "min_lr": NOT_NEGATIVE,
+        "warmup_epochs": NOT_NEGATIVE,
+        "loss": choice("cross_entropy", "softmax_bce"),
+        "ema_decay": optional(Rule(float, "between 0 and 1", lambda v: 0 < v < 1)),
+        "accumulate": at_least(1),
+    },
+    "trainer": {
+        "device": choice("auto", "cpu", "cuda"),
+        "precision": choice("auto", "fp32", "bf16", "fp16"),
+        "compile": FLAG,
+        "nproc": at_least(1),
+        "threads": optional(at_least(1)),
+        "deterministic": FLAG,
+        "resume": choice("auto", "never"),
+        "eval_every_epochs": at_least(1),
+        "checkpoint_every_epochs": at_least(1),
+        "keep_last": Rule(int, "of at least 1, or -1", lambda v: v >= 1 or v == -1),
+        "eval_batch_size": at_least(1),
+        "timeout_minutes": POSITIVE,
+    },
+    "dataset": {
+        "name": TEXT,
+        "root": optional(TEXT),
+        "train_size": optional(at_least(1)),
+        "test_size": optional(at_least(1)),
+        "num_classes": at_least(2),
+        "channels": at_least(1),
+        "height": at_least(1),
+        "width": at_least(1),
+        "crop_padding": at_least(0),
+        "flip": FLAG,
+        "verify": FLAG,
+    },
+    "model": {
+        "name": TEXT,
+        "width": at_least(1),
+        "blocks": Rule(list[int], "of at least 1", lambda v: min(v, default=0) >= 1),
+        "stem_kernel": optional(Rule(int, "that is odd", lambda v: v % 2 == 1)),
+        "stem_stride": optional(at_least(1)),
+        "stem_norm": FLAG,
+        "final_norm": FLAG,
+        "shortcut": choice("preact", "raw"),
+    },
+    "mixer": {
+        "name": TEXT,
+        "label": optional(TEXT),
+        "alpha": POSITIVE,
+        "prob": UNIT,
+        "weights": optional(WEIGHTS),
+        "granularity": choice("batch", "sample"),
+        "scale": RANGE,
+        "decay_power": POSITIVE,
+        "max_soft": Rule(float, "from 0 to 0.5", lambda v: 0 <= v <= 0.5),
+        "spectrum": choice("code", "paper"),
+        "label_lam": choice("drawn", "mask"),
+    },
+    "evaluator.noise": {
+        "sigma": NOT_NEGATIVE,
+        "seed": at_least(0),
+        "repeats": at_least(1),
+    },
+    "evaluator.occlusion": {
+        "kind": choice("random_blocks", "center", "boundary", "grid"),
+        "n_blocks": at_least(0),
+        "block": optional(at_least(1)),
+        "placement": choice("clipped", "inside"),
+        "fill": FILL,
+        "seed": at_least(0),
+        "repeats": at_least(1),
+    },
+    "logger": {
+        "name": TEXT,
+        "project": optional(TEXT),
+        "entity": optional(TEXT),
+        "group": optional(TEXT),
+        "mode": choice("offline", "online", "disabled"),
+    },
 }
 
 
 def rule_for(path: str) -> Rule | None:
-    """The rule of a key such as ``recipe.lr``, by its last part; None where anything goes."""
-    return RULES.get(path.rpartition(".")[2])
+    """The rule of a key such as ``recipe.lr`` or ``mixer.candidates[1].alpha``; None where anything goes."""
+    section, _, key = _CANDIDATE.sub("", path).rpartition(".")
+    return RULES.get(section, {}).get(key)

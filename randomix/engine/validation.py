@@ -233,11 +233,11 @@ def _required(field: dataclasses.Field[Any]) -> bool:
 def normalise(config: Any, path: str = "") -> Any:
     """The same settings with 1 written as 1.0 where a number may have fractions: one run, one folder."""
     if isinstance(config, Mapping):
-        return {k: normalise(v, f"{path}.{k}") for k, v in config.items()}
+        return {k: normalise(v, f"{path}.{k}" if path else str(k)) for k, v in config.items()}
     rule = rule_for(path)
     real = rule is not None and is_real(rule.hint)
     if isinstance(config, list):
-        return [float(v) if real and type(v) is int else normalise(v) for v in config]
+        return [float(v) if real and type(v) is int else normalise(v, f"{path}[{i}]") for i, v in enumerate(config)]
     return float(config) if real and type(config) is int else config
 
 

@@ -14,6 +14,7 @@ from randomix.engine.cli import read_command
 from randomix.engine.rules import RULES, rule_for
 from randomix.engine.schema import (
     EvalConfig,
+    EvalDatasetConfig,
     EvalTrainerConfig,
     RecipeConfig,
     TrainConfig,
@@ -88,14 +89,32 @@ def test_the_recipes_of_the_paper() -> None:
 
 
 def test_every_setting_has_a_rule_of_its_type() -> None:
-    for schema in (RecipeConfig, TrainerConfig, EvalTrainerConfig):
+    schemas = [("recipe", RecipeConfig), ("trainer", TrainerConfig), ("trainer", EvalTrainerConfig)]
+    for section, schema in [*schemas, ("dataset", EvalDatasetConfig)]:
         hints = typing.get_type_hints(schema)
-        assert {k: RULES[k].hint for k in hints} == hints
+        assert {k: RULES[section][k].hint for k in hints} == hints
+    hints = typing.get_type_hints(TrainConfig) | typing.get_type_hints(EvalConfig)
+    plain = {k: h for k, h in hints.items() if h in (int, str, list[str])}
+    assert {k: rule_for(k).hint for k in plain} == plain
     config = compose()
     for section in ("dataset", "model", "mixer", "logger", *(f"evaluator.{e}" for e in config["evaluator"])):
         for path in (CONFIGS / section.replace(".", "/")).glob("*.yaml"):
             for key in yaml.safe_load(path.read_text()) or {}:
-                assert key == "candidates" or rule_for(key), f"{path.name}: {key}"
+                assert key == "candidates" or rule_for(f"{section}.{key}"), f"{path.name}: {key}"
+
+
+def test_a_rule_holds_in_its_section_only() -> None:
+    for foreign in ("evaluator.pgd.block", "logger.scale", "mode", "dataset.alpha", "evaluator.mode", "recipe.width"):
+        assert rule_for(foreign) is None
+    assert rule_for("mixer.candidates[2].alpha") is rule_for("mixer.alpha") is not None
+    assert rule_for("mixer.candidates[0].candidates[1].spectrum") is rule_for("mixer.spectrum") is not None
+    normal = normalise({"mixer": {"candidates": ["mixup", {"name": "fmix", "alpha": 1}]}, "dataset": {"alpha": 1}})
+    assert type(normal["mixer"]["candidates"][1]["alpha"]) is float  # else one run had two folders
+    assert type(normal["dataset"]["alpha"]) is int
+
+
+def test_keep_last_is_a_number_of_files_or_all() -> None:
+    assert [v for v in range(-3, 4) if rule_for("trainer.keep_last").accepts(v)] == [-1, 1, 2, 3]
 
 
 def test_choices_agree_with_the_code() -> None:
@@ -107,7 +126,8 @@ def test_choices_agree_with_the_code() -> None:
 
     chosen = {"shortcut": SHORTCUTS, "spectrum": SPECTRA, "label_lam": fmix.LABEL_LAMS, "kind": KINDS}
     chosen |= {"granularity": GRANULARITIES, "placement": PLACEMENTS}
-    assert {k: sorted(RULES[k].choices) for k in chosen} == {k: sorted(v) for k, v in chosen.items()}
+    found = {k: rule.choices for section in RULES.values() for k, rule in section.items() if k in chosen}
+    assert {k: sorted(v) for k, v in found.items()} == {k: sorted(v) for k, v in chosen.items()}
 
 
 @pytest.mark.parametrize("option", [option for group, option in OPTIONS if group == "mixer"])
