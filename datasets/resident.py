@@ -16,9 +16,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from randomix.devices import host_tensor, to_device
 from randomix.engine.protocols import Batch
 from randomix.errors import ConfigError
-from randomix.rng import StepRng, to_device
+from randomix.rng import StepRng
 
 FULL_SCALE = {torch.uint8: 255.0, torch.int16: 32768.0}  # the stored value that means 1.0
 
@@ -86,9 +87,9 @@ class ResidentTrainLoader:
         share = batch_size // world_size
         self._share = slice(rank * share, (rank + 1) * share)
         self._padding, self._flip, self._num_train = data.crop_padding, data.flip, data.num_train
-        images = to_device(data.train_images, device)
+        images = host_tensor(data.train_images).to(device)
         self._windows = Windows(images, data.crop_padding, data.flip)
-        self._labels = to_device(data.train_labels.astype(np.int64), device)
+        self._labels = host_tensor(data.train_labels.astype(np.int64)).to(device)
         std, mean = torch.tensor(data.std, device=device), torch.tensor(data.mean, device=device)
         row = images.shape[-2]
         self._scale = (1 / (FULL_SCALE[images.dtype] * std)).repeat(row)  # a whole row at once: no inner loop over C
@@ -122,8 +123,8 @@ class ResidentEvalSet:
 
     def __init__(self, data: ArrayData, device: torch.device) -> None:
         self.num_samples = data.num_test
-        self._images = to_device(data.test_images, device)
-        self._labels = to_device(data.test_labels.astype(np.int64), device)
+        self._images = host_tensor(data.test_images).to(device)
+        self._labels = host_tensor(data.test_labels.astype(np.int64)).to(device)
         shape = (-1, *[1] * (data.test_images.ndim - 2))
         self._mean = torch.tensor(data.mean, device=device).view(shape)
         self._std = torch.tensor(data.std, device=device).view(shape)

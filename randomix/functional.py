@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from randomix import masks
+from randomix.devices import to_device
 from randomix.masks import Box, Spatial
 from randomix.types import MixedBatch
 
@@ -48,15 +49,16 @@ def _blend_masked(partner: Tensor, inputs: Tensor, mask: Tensor) -> Tensor:
     return _blend(partner, inputs, weight)
 
 
-def _mixed(inputs: Tensor, targets: Tensor, perm: Tensor, lam: float | Tensor) -> MixedBatch:
-    """The result for mixed inputs: targets blended by lam in float32, lam spread to (N,) float32."""
+def _mixed(mixed: Tensor, inputs: Tensor, targets: Tensor, perm: Tensor, lam: float | Tensor) -> MixedBatch:
+    """The result for mixed inputs: in the inputs' strides; targets blended by lam and lam (N,), both float32."""
+    mixed = masks.restride(mixed, inputs)
     targets, count = targets.float(), len(targets)
     partner = targets.index_select(0, perm)
     if not isinstance(lam, Tensor):
         shares = torch.full((count,), lam, dtype=torch.float32, device=targets.device)
-        return MixedBatch(inputs, torch.lerp(partner, targets, lam), shares)
+        return MixedBatch(mixed, torch.lerp(partner, targets, lam), shares)
     shares = lam.to(torch.float32).reshape(-1).expand(count).contiguous()
-    return MixedBatch(inputs, torch.lerp(partner, targets, shares[:, None]), shares)
+    return MixedBatch(mixed, torch.lerp(partner, targets, shares[:, None]), shares)
 
 
 def mixup(inputs: Tensor, targets: Tensor, perm: Tensor, lam: float | Tensor) -> MixedBatch:
@@ -66,7 +68,7 @@ def mixup(inputs: Tensor, targets: Tensor, perm: Tensor, lam: float | Tensor) ->
     """
     _check(inputs, targets, perm)
     weight = lam.reshape(-1, *[1] * (inputs.ndim - 1)) if isinstance(lam, Tensor) else lam
-    return _mixed(_blend(masks.take_rows(inputs, perm), inputs, weight), targets, perm, lam)
+    return _mixed(_blend(masks.take_rows(inputs, perm), inputs, weight), inputs, targets, perm, lam)
 
 
 def cutmix_box(
@@ -95,10 +97,10 @@ def cutmix(inputs: Tensor, targets: Tensor, perm: Tensor, box: Box) -> MixedBatc
     lam = 1.0 - masks.box_share(box, inputs.shape[2:])
     if isinstance(box, Tensor):
         keep = ~masks.inside_boxes(box.reshape(-1, box.shape[-1]), inputs.shape[2:])
-        return _mixed(_blend_masked(masks.take_rows(inputs, perm), inputs, keep), targets, perm, lam)
+        return _mixed(_blend_masked(masks.take_rows(inputs, perm), inputs, keep), inputs, targets, perm, lam)
     mixed, region = inputs.clone(), (..., *masks.box_slices(box))
     mixed[region] = masks.take_rows(inputs[region].clone(), perm)  # only the pasted pixels are gathered
-    return _mixed(mixed, targets, perm, lam)
+    return _mixed(mixed, inputs, targets, perm, lam)
 
 
 def fmix_mask(
@@ -135,7 +137,7 @@ def fmix(inputs: Tensor, targets: Tensor, perm: Tensor, mask: Tensor, lam: float
     Source: Harris et al., FMix (arXiv 2002.12047), section 4.
     """
     _check(inputs, targets, perm)
-    return _mixed(_blend_masked(masks.take_rows(inputs, perm), inputs, mask), targets, perm, lam)
+    return _mixed(_blend_masked(masks.take_rows(inputs, perm), inputs, mask), inputs, targets, perm, lam)
 
 
 def resizemix_boxes(
@@ -164,16 +166,16 @@ def resizemix(inputs: Tensor, targets: Tensor, perm: Tensor, scale: float | Tens
     spatial = tuple(inputs.shape[2:])
     if isinstance(scale, Tensor):
         mixed = _resample(inputs, perm, scale, boxes, spatial)
-        return _mixed(mixed, targets, perm, 1.0 - masks.box_share(boxes, spatial))
+        return _mixed(mixed, inputs, targets, perm, 1.0 - masks.box_share(boxes, spatial))
     sizes = masks.patch_sizes(spatial, scale)
     lam = 1.0 - math.prod(sizes) / math.prod(spatial)
-    return _mixed(_paste_small(inputs, perm, scale, boxes, sizes), targets, perm, lam)
+    return _mixed(_paste_small(inputs, perm, scale, boxes, sizes), inputs, targets, perm, lam)
 
 
 def _paste_small(inputs: Tensor, perm: Tensor, scale: float, boxes: Box, sizes: tuple[int, ...]) -> Tensor:
     """One scale for the batch: resize every sample once, then write the patches into a copy."""
     (count, channels), spatial = inputs.shape[:2], tuple(inputs.shape[2:])
-    source, offset = masks.to_device(masks.patch_index(spatial, sizes, scale), inputs.device)
+    source, offset = to_device(masks.patch_index(spatial, sizes, scale), inputs.device)
     small = inputs.flatten(2).gather(2, source.expand(count, channels, -1)).index_select(0, perm)
     mixed = inputs.clone()
     if not isinstance(boxes, Tensor):

@@ -39,14 +39,15 @@ def take_rows(inputs: Tensor, index: Tensor) -> Tensor:
     return rows if view is inputs else rows.movedim(-1, 1)
 
 
-def to_device(array: np.ndarray | Tensor, device: torch.device) -> Tensor:
-    """Copy a host array or tensor to ``device`` without waiting for it (pinned and asynchronous on CUDA)."""
-    if isinstance(array, np.ndarray):
-        array = torch.from_numpy(np.require(array, requirements=["C", "W"]))  # torch shares only what can be written
-    tensor = array.contiguous()
-    if device.type == "cuda":
-        return tensor.pin_memory().to(device, non_blocking=True)
-    return tensor.to(device)
+def restride(tensor: Tensor, like: Tensor) -> Tensor:
+    """The tensor with the strides of ``like``, of its shape, where they differ only along axes of one entry.
+
+    There they place nothing, but a compiler makes one graph for each: (N, 1, H, W) is contiguous in two ways.
+    """
+    ours, theirs = tensor.stride(), like.stride()
+    if ours == theirs or any(a != b and n > 1 for a, b, n in zip(ours, theirs, tensor.shape, strict=True)):
+        return tensor
+    return tensor.as_strided(tensor.shape, theirs)
 
 
 # --- Boxes -----------------------------------------------------------------------------------------------------------

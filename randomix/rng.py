@@ -12,10 +12,6 @@ from dataclasses import dataclass, replace
 import numpy as np
 import torch
 
-from randomix.masks import to_device
-
-__all__ = ["StepRng", "as_step_rng", "to_device"]
-
 
 @dataclass(frozen=True)
 class StepRng:
@@ -62,4 +58,4 @@ def as_step_rng(rng: StepRng | torch.Generator | int | None) -> StepRng:
         return StepRng(seed=rng)
     if rng is not None and rng.device.type != "cpu":
         raise ValueError(f"rng is a torch.Generator on {rng.device}; pass one on the CPU: torch.Generator()")
-    return StepRng(seed=int(torch.randint(2**62, (), generator=rng)))
+    return StepRng(seed=int(torch.randint(2**62, (), generator=rng, device="cpu")))  # also under another default device

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from randomix.rng import StepRng, as_step_rng, to_device
+from randomix.rng import StepRng, as_step_rng
 
 
 def draws(rng, stream="mixup", shared=False):
@@ -57,8 +57,10 @@ def test_a_step_rng_from_what_the_caller_has():
     assert as_step_rng(torch.Generator().manual_seed(5)) == as_step_rng(torch.Generator().manual_seed(5))
 
 
-def test_to_device_takes_arrays_of_any_layout_and_tensors():
-    array = np.arange(12).reshape(3, 4)
-    cpu = torch.device("cpu")
-    assert to_device(array[:, ::2], cpu).tolist() == array[:, ::2].tolist()
-    assert to_device(torch.from_numpy(array).T, cpu).tolist() == array.T.tolist()
+def test_a_default_device_is_not_where_the_seed_is_drawn():
+    torch.manual_seed(0)
+    expected = as_step_rng(None)
+    torch.manual_seed(0)
+    with torch.device("meta"):  # drawing there would give no number
+        assert as_step_rng(None) == expected
+        assert as_step_rng(torch.Generator("cpu").manual_seed(5)) == as_step_rng(torch.Generator("cpu").manual_seed(5))

@@ -16,8 +16,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from randomix.masks import take_rows
-from randomix.rng import StepRng, as_step_rng, to_device
+from randomix.devices import to_device
+from randomix.masks import memory_order, restride
+from randomix.rng import StepRng, as_step_rng
 from randomix.types import MixedBatch, MixedForward, MixedMode
 
 GRANULARITIES = ("batch", "sample")
@@ -75,11 +76,13 @@ def choose_rows(batches: Sequence[MixedBatch], choice: np.ndarray) -> MixedBatch
     """Sample i of the batch choice[i], for each i; choice (N,) integers on the host."""
     if len(batches) == 1:
         return batches[0]
-    count = len(choice)
-    rows = to_device(choice * count + np.arange(count), batches[0].inputs.device)
-    columns = ([b.inputs for b in batches], [b.targets for b in batches], [b.lam for b in batches])
-    inputs, targets, lam = (torch.cat(column) for column in columns)
-    return MixedBatch(take_rows(inputs, rows), targets.index_select(0, rows), lam.index_select(0, rows))
+    count, first = len(choice), batches[0].inputs
+    rows = to_device(choice * count + np.arange(count), first.device)
+    views = [memory_order(b.inputs) for b in batches]  # torch.cat knows no layout in 1-D
+    chosen = torch.cat(views).index_select(0, rows)
+    chosen = chosen if views[0] is first else chosen.movedim(-1, 1)
+    targets, lam = torch.cat([b.targets for b in batches]), torch.cat([b.lam for b in batches])
+    return MixedBatch(restride(chosen, first), targets.index_select(0, rows), lam.index_select(0, rows))
 
 
 def on_device(draw: Any, device: torch.device) -> Any:

@@ -48,9 +48,9 @@ def supports(config, dims):
     return dims in getattr(get(config["name"]), "spatial_dims", (1, 2, 3))
 
 
-def batch(dims="2d", count=7, dtype=torch.float32, seed=0):
+def batch(dims="2d", count=7, dtype=torch.float32, seed=0, channels=3):
     draw = torch.Generator().manual_seed(seed)
-    inputs = torch.randn(count, 3, *SPATIAL[dims], generator=draw).to(dtype)
+    inputs = torch.randn(count, channels, *SPATIAL[dims], generator=draw).to(dtype)
     return inputs, torch.randint(CLASSES, (count,), generator=draw)
 
 
@@ -125,6 +125,21 @@ class TestInputMixers:
             mixed = mixer_of(config)(inputs.contiguous(memory_format=FORMATS[dims]), labels, seed).inputs
             assert plain.is_contiguous()
             assert mixed.is_contiguous(memory_format=FORMATS[dims])
+            torch.testing.assert_close(mixed, plain)
+
+    @pytest.mark.parametrize(("dims", "channels"), list(itertools.product(SPATIAL, [1, 3])))
+    def test_strides_are_kept(self, config, dims, channels):
+        """Also those of a single channel, which place nothing: a compiler makes one graph for each."""
+        if not supports(config, int(dims[0])):
+            pytest.skip(f"{config['name']} does not cover {dims}")
+        first, labels = batch(dims, channels=channels)
+        last = torch.empty(len(first), *SPATIAL[dims], channels).movedim(-1, 1).copy_(first)
+        assert first.stride() != last.stride()
+        for seed in range(6):
+            plain = mixer_of(config)(first, labels, seed).inputs
+            mixed = mixer_of(config)(last, labels, seed).inputs
+            assert plain.stride() == first.stride()
+            assert mixed.stride() == last.stride()
             torch.testing.assert_close(mixed, plain)
 
     def test_arguments_are_not_modified(self, config):

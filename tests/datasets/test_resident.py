@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 
+from datasets import resident
 from datasets.resident import ArrayData, Windows, plan_epoch
 from randomix.errors import ConfigError
 
@@ -205,3 +206,14 @@ def test_training_and_evaluation_normalise_alike():
 def test_protocol_attributes():
     data = make_data(spatial=(7, 5))
     assert (data.sample_shape, data.num_classes, data.num_train, data.num_test) == ((3, 7, 5), 4, 23, 11)
+
+
+def test_only_what_changes_from_epoch_to_epoch_goes_through_pinned_memory(monkeypatch):
+    """torch keeps pinned memory for the next copy: a whole data set would stay there for the length of the run."""
+    sent, data, real = [], make_data(num_train=23), resident.to_device
+    monkeypatch.setattr(resident, "to_device", lambda array, device: sent.append(array.shape) or real(array, device))
+    loader = load(data)
+    data.eval_set(CPU)
+    assert sent == []
+    list(loader.batches(0, 5))
+    assert sent == [(2, 5, 4)]

@@ -1,0 +1,23 @@
+"""Host data to a device without waiting for it."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor
+
+
+def host_tensor(array: np.ndarray) -> Tensor:
+    """A tensor that shares the memory of a C-ordered writable array; others are copied."""
+    return torch.from_numpy(np.require(array, requirements=["C", "W"]))  # torch shares only what can be written
+
+
+def to_device(array: np.ndarray | Tensor, device: torch.device) -> Tensor:
+    """Copy a host array or tensor to ``device`` without waiting for it (pinned and asynchronous on CUDA).
+
+    For what every step needs: torch keeps the pinned memory for the next copy, which would hold a whole data set twice.
+    """
+    tensor = (host_tensor(array) if isinstance(array, np.ndarray) else array).contiguous()
+    if device.type == "cuda":
+        return tensor.pin_memory().to(device, non_blocking=True)
+    return tensor.to(device)
