@@ -94,3 +94,13 @@ def test_the_library_example():
 def test_links_lead_somewhere():
     for target in re.findall(r"\]\(([^)#]+)\)", README):
         assert (ROOT / target).exists(), target
+
+
+def test_the_table_is_that_of_the_records():
+    """The demo's table in the README is the one in results/tables, so it cannot go stale."""
+    (shown,) = re.findall(r"<!-- demo table: begin -->\n(.*?)<!-- demo table: end -->", README, re.DOTALL)
+    tables = [
+        f.read_text().replace("](../records/", "](results/records/") for f in (ROOT / "results/tables").glob("*.md")
+    ]
+    assert "| Baseline |" in shown
+    assert any(shown.strip() in table for table in tables)

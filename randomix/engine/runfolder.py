@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+import sys
 from collections.abc import Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from randomix import files
 from randomix.engine import status
 from randomix.errors import ConfigError
+from randomix.records import record
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -46,18 +47,25 @@ class RunFolder:
         return folder, str(file)
 
     def finished(self) -> bool:
-        """Whether a run here came to its end and left its record."""
+        """Whether a run here came to its end and left a sound record; without one it is made again."""
         known = status.read(self.status)
-        return self.record.is_file() and known is not None and known.state == "finished"
+        if known is None or known.state != "finished" or not self.record.is_file():
+            return False
+        try:
+            record.read(self.record)
+        except ValueError as error:
+            print(f"warning: {error}; it is made again from the last checkpoint", file=sys.stderr, flush=True)
+            return False
+        return True
 
     def summary(self) -> str:
         """The headline of a finished run: ``top1 94.31 % at epoch 60``."""
-        last = json.loads(self.record.read_text())["metrics"]["last"]
+        last = record.read(self.record).metrics["last"]
         return f"top1 {last['top1']:.2f} % at epoch {last['epoch']}"
 
     def say_finished(self, config: Mapping[str, Any]) -> str:
         """What to tell who starts a finished run again, and what to do if other evaluators were meant."""
-        known = json.loads(self.record.read_text())["config"]
+        known = record.read(self.record).config
         line = f"already finished: {self.summary()}; record: {self.record}"
         if any(known.get(key) != config[key] for key in ("evaluators", "evaluator")):
             line += f"; it was evaluated otherwise: for these evaluators run python eval.py checkpoint={self.root} ..."

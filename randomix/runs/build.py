@@ -24,7 +24,7 @@ def run_training(
     """
     trainer = schema.parse(config).trainer
     folder = RunFolder(identity.run_folder(config))
-    if folder.finished():
+    if trainer.resume == "auto" and folder.finished():
         if os.environ.get("RANK", "0") == "0":
             print(f"{label} {folder.say_finished(config)}".strip(), flush=True)
         return OK

@@ -20,7 +20,7 @@ from randomix.engine.protocols import DataFactory, ModelFactory
 from randomix.engine.runfolder import RunFolder
 from randomix.errors import OK
 from randomix.records import provenance, record
-from randomix.robustness.evaluators import run_evaluators
+from randomix.robustness.evaluators import check_evaluators, run_evaluators
 from randomix.runs.setup import set_up_torch
 
 
@@ -41,6 +41,7 @@ def evaluate_checkpoint(
     run = yaml.safe_load(state["config"])
     run["dataset"]["root"] = parsed.dataset.root or run["dataset"].get("root")
     data = data_factory(run["dataset"])
+    check_evaluators(parsed.evaluators, parsed.evaluator, data.sample_shape)
     model = model_factory(run["model"], sample_shape=data.sample_shape, num_classes=data.num_classes)
     model.load_state_dict(state["average"] or state["model"])
     precision = resolve_precision(parsed.trainer.precision, world.device)
@@ -56,6 +57,13 @@ def evaluate_checkpoint(
     )
     if not world.is_main:
         return OK
+    where = provenance.collect(
+        world_size=world.world_size,
+        device=world.device.type,
+        precision=precision.name,
+        threads=torch.get_num_threads(),
+        started=started,
+    )
     asked = {"checkpoint": Path(path).name, "evaluators": parsed.evaluators, "evaluator": parsed.evaluator}
     text = record.build_record(
         run | asked,
@@ -66,23 +74,23 @@ def evaluate_checkpoint(
         candidates={},
         mode=mixers.build(run["mixer"], num_classes=data.num_classes).mode.value,
         data=data.describe(),
-        provenance=provenance.collect(
-            world_size=world.world_size,
-            device=world.device.type,
-            precision=precision.name,
-            threads=torch.get_num_threads(),
-            started=started,
-        ),
+        provenance=where,
     )
-    folder, _ = RunFolder.of_checkpoint(path)
-    digest = hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()[:8]
-    target = folder.evaluations / f"{Path(path).stem}-{digest}.json"
-    folder.evaluations.mkdir(exist_ok=True)
-    files.write_atomic(target, text)
+    target = _write(text, Path(path), asked | {"precision": precision.name})
     for name, value in found["metrics"].items():
         print(f"{name:24} {value:.4f}")
     print(f"record: {target}", flush=True)
     return OK
+
+
+def _write(text: str, path: Path, asked: Mapping[str, Any]) -> Path:
+    """Put a record into the run's folder; the same question has the same name."""
+    folder, _ = RunFolder.of_checkpoint(path)
+    digest = hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()[:8]
+    target = folder.evaluations / f"{path.stem}-{digest}.json"
+    folder.evaluations.mkdir(exist_ok=True)
+    files.write_atomic(target, text)
+    return target
 
 
 def _epoch(state: Mapping[str, Any]) -> int:

@@ -339,9 +339,20 @@ def test_a_batch_larger_than_the_data_is_one_line(tmp_path):
 def test_resume_never_refuses_a_folder_with_a_run(tmp_path):
     config = tiny_config(tmp_path, recipe={"epochs": 1})
     folder = train(config)
-    folder.status.unlink()
-    with pytest.raises(ConfigError, match=r"trainer.resume=never"):
-        train(config | {"trainer": config["trainer"] | {"resume": "never"}})
+    for _ in range(2):  # finished, then with its status lost
+        with pytest.raises(ConfigError, match=r"trainer.resume=never"):
+            train(config | {"trainer": config["trainer"] | {"resume": "never"}})
+        folder.status.unlink(missing_ok=True)
+
+
+def test_a_damaged_record_is_made_again(tmp_path, capsys):
+    config = tiny_config(tmp_path, recipe={"epochs": 1})
+    folder = train(config)
+    before = record.read(folder.record).metrics
+    folder.record.write_text("{")
+    train(config)
+    assert "made again from the last checkpoint" in capsys.readouterr().err
+    assert record.read(folder.record).metrics == before
 
 
 def test_two_processes_cannot_train_in_one_folder(tmp_path):
@@ -381,6 +392,14 @@ def test_evaluating_a_run_again_gives_the_recorded_numbers(finished, capsys):
     for name in ("top1", "noise_error", "occlusion_error"):
         assert again.metric(name) == pytest.approx(first.metric(name))
     assert "occlusion_error" in capsys.readouterr().out
+
+
+def test_an_evaluator_that_does_not_fit_the_images_is_one_line(finished):
+    config, folder = finished
+    asked = {"evaluators": ["occlusion"], "evaluator": {"occlusion": {"block": 20}}, "checkpoint": str(folder.root)}
+    asked |= {"trainer": {"device": "cpu", "precision": "fp32", "eval_batch_size": 7, "nproc": 1}}
+    with pytest.raises(ConfigError, match="occlusion"):
+        build.run_evaluation(asked, datasets.build, models.build)
 
 
 def test_a_missing_checkpoint_names_what_is_there(finished, tmp_path):
