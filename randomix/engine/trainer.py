@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from randomix.engine import distributed
+from randomix.engine.checkpoint import FORMAT
 from randomix.engine.evaluate import evaluate
 from randomix.engine.meters import TrainMeter
 from randomix.engine.optim import Precision, WeightAverage, build_optimizer, learning_rate
@@ -246,7 +247,7 @@ class Trainer:
         self._require_finite()
         progress = self.progress
         return {
-            "format": 1,
+            "format": FORMAT,
             "step": progress.step,
             "world_size": self.world.world_size,
             "precision": self.precision.name,

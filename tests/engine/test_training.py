@@ -395,7 +395,7 @@ def test_evaluating_a_run_again_gives_the_recorded_numbers(finished, capsys):
 
 
 def test_an_evaluator_that_does_not_fit_the_images_is_one_line(finished):
-    config, folder = finished
+    _, folder = finished
     asked = {"evaluators": ["occlusion"], "evaluator": {"occlusion": {"block": 20}}, "checkpoint": str(folder.root)}
     asked |= {"trainer": {"device": "cpu", "precision": "fp32", "eval_batch_size": 7, "nproc": 1}}
     with pytest.raises(ConfigError, match="occlusion"):
