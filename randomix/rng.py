@@ -47,15 +47,18 @@ class StepRng:
         return int(self.generator("torch").integers(2**62))
 
 
-def as_step_rng(rng: StepRng | torch.Generator | int | None) -> StepRng:
+def as_step_rng(rng: StepRng | torch.Generator | int | np.integer | None) -> StepRng:
     """A StepRng from what a caller has: one already, a seed, a CPU generator, or None for ``torch.manual_seed``'s.
 
-    Raises ValueError for a generator that lives on a device: drawing from it would wait for the device.
+    Raises TypeError for anything else, and ValueError for a generator that lives on a device: drawing from it would
+    wait for the device.
     """
     if isinstance(rng, StepRng):
         return rng
-    if isinstance(rng, int):
-        return StepRng(seed=rng)
+    if isinstance(rng, int | np.integer):
+        return StepRng(seed=int(rng))
+    if rng is not None and not isinstance(rng, torch.Generator):
+        raise TypeError(f"rng must be a StepRng, a seed, a torch.Generator or None, got {type(rng).__name__}")
     if rng is not None and rng.device.type != "cpu":
         raise ValueError(f"rng is a torch.Generator on {rng.device}; pass one on the CPU: torch.Generator()")
     return StepRng(seed=int(torch.randint(2**62, (), generator=rng, device="cpu")))  # also under another default device

@@ -7,7 +7,7 @@ import pytest
 import torch
 import yaml
 
-from randomix import CutMix, FMix, Mixup, ResizeMix, StepRng, mixers
+from randomix import CutMix, FMix, Mixup, RandoMix, ResizeMix, StepRng, mixers
 from randomix.mixers.base import choose_rows, unmixed
 from randomix.types import MixedMode
 
@@ -32,6 +32,9 @@ def batch(count=8, spatial=(16, 16)):
         (lambda: FMix(decay_power=-1), "decay_power must be > 0"),
         (lambda: ResizeMix(scale=(0.8, 0.1)), r"got \(0.8, 0.1\)"),
         (lambda: ResizeMix(scale=(0.1, 0.5, 0.8)), r"got \(0.1, 0.5, 0.8\)"),
+        (lambda: Mixup(num_classes=0), "num_classes must be an integer >= 1 or None, got 0"),
+        (lambda: RandoMix(num_classes="10"), "num_classes must be an integer >= 1 or None, got '10'"),
+        (lambda: RandoMix(weights="1111"), "weights must be a list of numbers, got '1111'"),
         (lambda: mixers.build("mixupp"), "unknown mixer 'mixupp'; choose from .*cutmix"),
         (lambda: mixers.build({"alpha": 1.0}), "a mixer needs its name; choose from .*cutmix"),
         (lambda: mixers.build({"name": "mixup", "beta": 1.0}), "'mixup' has no setting beta; it has alpha"),
@@ -40,6 +43,13 @@ def batch(count=8, spatial=(16, 16)):
 def test_bad_settings_are_named_with_their_value(make, message):
     with pytest.raises(ValueError, match=message):
         make()
+
+
+def test_repr_names_the_changed_settings():
+    assert repr(CutMix()) == "CutMix()"
+    found = RandoMix(candidates=["mixup", {"name": "fmix", "alpha": 0.2}], num_classes=4)
+    fmix = "FMix(alpha=0.2, num_classes=4)"
+    assert repr(found) == f"RandoMix(candidates=[Mixup(num_classes=4), {fmix}], weights=[1.0, 1.0], num_classes=4)"
 
 
 @pytest.mark.parametrize("granularity", ["batch", "sample"])

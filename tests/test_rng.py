@@ -49,7 +49,7 @@ def test_negative_counters_are_refused():
 def test_a_step_rng_from_what_the_caller_has():
     rng = StepRng(1, 2, 3)
     assert as_step_rng(rng) is rng
-    assert as_step_rng(7) == StepRng(7)
+    assert as_step_rng(7) == as_step_rng(np.int64(7)) == StepRng(7)
     torch.manual_seed(0)
     first, second = as_step_rng(None), as_step_rng(None)
     torch.manual_seed(0)

@@ -6,6 +6,7 @@ the network, and only that. PairMixer: an InputMixer that blends each sample wit
 
 from __future__ import annotations
 
+import inspect
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Sequence
@@ -42,21 +43,44 @@ def require_choice(name: str, value: object, choices: Collection[str]) -> None:
         raise ValueError(f"{name} must be one of {', '.join(choices)}, got {value!r}")
 
 
-def dense_targets(labels: Tensor, num_classes: int | None) -> Tensor:
-    """Targets (N, K) float32 from integer labels (N,) or dense targets (N, K).
+def require_tensor(name: str, value: object) -> None:
+    """Raise TypeError, with the way to convert, unless value is a tensor."""
+    if not isinstance(value, Tensor):
+        kind, convert = type(value), "torch.from_numpy" if isinstance(value, np.ndarray) else "torch.as_tensor"
+        full = kind.__qualname__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__qualname__}"
+        raise TypeError(f"{name} must be a torch.Tensor, got {full}; use {convert}")
 
-    Raises ValueError for integer labels without ``num_classes`` and for labels of another shape.
+
+def dense_targets(labels: Tensor, num_classes: int | None) -> Tensor:
+    """Targets (N, K) float32 from integer labels (N,) or floating dense targets (N, K).
+
+    Raises ValueError for labels of another kind, shape or K, and for integers without ``num_classes`` or outside
+    [0, K) (on a GPU these end the process with a device-side assert, as looking at them would wait for the device).
     """
-    if labels.ndim == 2:
-        return labels.float()
-    if labels.ndim != 1 or labels.is_floating_point():
+    require_tensor("labels", labels)
+    dense = labels.is_floating_point()
+    if labels.ndim != (2 if dense else 1):
+        hint = "; pass labels.squeeze(1)" if labels.shape[1:] == (1,) else "; convert with .float()" * (not dense)
         raise ValueError(
-            f"labels must be integers (N,) or dense targets (N, K), got {labels.dtype} {tuple(labels.shape)}"
+            "labels must be integers (N,) or floating dense targets (N, K), "
+            f"got {labels.dtype} {tuple(labels.shape)}{hint if labels.ndim == 2 else ''}"
         )
+    if dense:
+        if num_classes not in (None, labels.shape[1]):
+            raise ValueError(f"dense targets have {labels.shape[1]} columns but num_classes is {num_classes}")
+        return labels.float()
     if num_classes is None:
         raise ValueError("integer labels need num_classes: pass it to the mixer, or pass dense targets (N, K)")
-    classes = torch.arange(num_classes, device=labels.device)
-    return (labels[:, None] == classes).float()
+    targets = torch.zeros(len(labels), num_classes, device=labels.device)
+    try:
+        return targets.scatter_(1, labels.long()[:, None], 1)  # checks the range by itself
+    except RuntimeError:
+        low, high = int(labels.min()), int(labels.max())
+        if low >= 0 and high < num_classes:
+            raise
+        raise ValueError(
+            f"labels must be in [0, {num_classes - 1}] for num_classes {num_classes}, found {low} to {high}"
+        ) from None
 
 
 def unmixed(inputs: Tensor, targets: Tensor) -> MixedBatch:
@@ -100,7 +124,15 @@ class Mixer(ABC):
     mode: ClassVar[MixedMode]
 
     def __init__(self, *, num_classes: int | None = None) -> None:
+        if num_classes is not None and (not isinstance(num_classes, int | np.integer) or num_classes < 1):
+            raise ValueError(f"num_classes must be an integer >= 1 or None, got {num_classes!r}")
         self.num_classes = num_classes
+
+    def __repr__(self) -> str:
+        """The class with the settings that are not the default ones."""
+        defaults = {k: p.default for k, p in inspect.signature(type(self)).parameters.items()}
+        changed = {k: getattr(self, k) for k, d in defaults.items() if getattr(self, k, d) != d}
+        return f"{type(self).__name__}({', '.join(f'{k}={v!r}' for k, v in changed.items())})"
 
     @property
     def name(self) -> str:
@@ -126,6 +158,8 @@ class BatchMixer(Mixer):
 
         inputs: (N, C, *S) of any floating dtype on any device; labels: (N,) integers or (N, K) dense targets.
         """
+        require_tensor("inputs", inputs)
+        require_tensor("labels", labels)
         if not inputs.is_floating_point():
             raise ValueError(f"inputs must be floating point, got {inputs.dtype}; convert with .float() / 255 first")
         if inputs.ndim < 3 or len(inputs) != len(labels):

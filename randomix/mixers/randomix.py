@@ -110,6 +110,8 @@ def _mixers(candidates: Sequence[Candidate], num_classes: int | None, **shared: 
 def _weights(weights: Sequence[float] | None, count: int) -> list[float]:
     if weights is None:
         return [1.0] * count
+    if isinstance(weights, str):
+        raise ValueError(f"weights must be a list of numbers, got {weights!r}")
     if len(weights) != count:
         raise ValueError(f"weights has {len(weights)} entries but candidates has {count}")
     weights = [float(weight) for weight in weights]

@@ -96,8 +96,9 @@ class TestInputMixers:
     def test_lam_is_the_share_of_the_own_label(self, config):
         inputs, _ = batch(count=7)
         identity = torch.eye(7)  # a class of its own for each sample shows who its partner is
+        mixer = build(config)
         for seed in range(12):
-            mixed = mixer_of(config)(inputs, identity, seed)
+            mixed = mixer(inputs, identity, seed)
             own, others = mixed.targets.diagonal(), (mixed.targets > 1e-7).sum(1)
             assert (own >= mixed.lam - 1e-6).all()
             paired = others > 1
@@ -185,7 +186,7 @@ class TestInputMixers:
 
     def test_integer_and_dense_labels_agree(self, config):
         inputs, labels = batch()
-        dense = nn.functional.one_hot(labels, CLASSES)
+        dense = nn.functional.one_hot(labels, CLASSES).float()
         mixer = mixer_of(config)
         assert torch.equal(mixer(inputs, labels, 2).targets, mixer(inputs, dense, 2).targets)
 
@@ -198,6 +199,26 @@ class TestInputMixers:
             mixer(inputs, labels[:3], 0)
         with pytest.raises(ValueError, match="num_classes"):
             build(config)(inputs, labels, 0)
+        with pytest.raises(ValueError, match=r"labels must be in \[0, 4\] for num_classes 5, found 0 to 5"):
+            mixer(inputs, torch.tensor([0, 1, 2, 3, 4, 5, 0]), 0)
+        with pytest.raises(ValueError, match="found -1 to -1"):
+            mixer(inputs, torch.full((7,), -1), 0)
+        with pytest.raises(ValueError, match=r"got torch.int64 \(7, 1\); pass labels.squeeze\(1\)"):
+            mixer(inputs, labels[:, None], 0)
+        with pytest.raises(ValueError, match=r"got torch.int64 \(7, 5\); convert with .float\(\)"):
+            mixer(inputs, nn.functional.one_hot(labels, CLASSES), 0)
+        with pytest.raises(ValueError, match="dense targets have 7 columns but num_classes is 5"):
+            mixer(inputs, torch.eye(7), 0)
+
+    def test_wrong_types_are_named(self, config):
+        inputs, labels = batch()
+        mixer = mixer_of(config)
+        with pytest.raises(TypeError, match=r"inputs must be a torch.Tensor, got numpy.ndarray; use torch.from_numpy"):
+            mixer(inputs.numpy(), labels, 0)
+        with pytest.raises(TypeError, match=r"labels must be a torch.Tensor, got list; use torch.as_tensor"):
+            mixer(inputs, labels.tolist(), 0)
+        with pytest.raises(TypeError, match=r"rng must be a StepRng, .*, got str"):
+            mixer(inputs, labels, "0")
         with pytest.raises(ValueError, match="labels must be"):
             mixer(inputs, labels.float(), 0)
 
