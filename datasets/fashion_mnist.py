@@ -13,8 +13,8 @@ import hashlib
 import http.client
 import shutil
 import struct
+import sys
 import urllib.request
-import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -55,12 +55,18 @@ CACHE = Path("data")
 def build(config: Mapping[str, Any]) -> ArrayData:
     """Fashion-MNIST with options root, train_size, crop_padding, flip, verify.
 
-    Raises DataError if the files are missing and cannot be downloaded, are damaged, or (with verify) are others.
+    A root that is given is the only place looked in. Raises DataError if it is no folder, or if the files are missing
+    and cannot be downloaded, are damaged, or (with verify) are others.
     """
-    options = parse_options(config, extra=("root",))
-    base = Path(config.get("root") or CACHE)
-    folder = _find(base, fallback=options.verify or not config.get("root")) or _download(base)
-    arrays = {name: _load(folder, name, options.verify) for name in FILES}
+    options, root = parse_options(config, extra=("root",)), config.get("root")
+    if root and not Path(root).is_dir():
+        raise DataError(f"dataset.root is {str(root)!r}, which is not a folder; correct it, create the folder to "
+                        "download into it, or leave dataset.root out for the usual places")  # fmt: skip
+    base = Path(root or CACHE)
+    folder = _find(base, fallback=not root) or _download(base)
+    arrays = {name: read_idx(_file(folder, name), ndim=3 if "images" in name else 1) for name in FILES}
+    md5 = {name: idx_md5(array) for name, array in arrays.items()}
+    _check_content(folder, md5, options.verify)
     train_images, train_labels = _split(folder, "train", arrays)
     test_images, test_labels = _split(folder, "t10k", arrays)
     size = check_train_size("fashion_mnist", options.train_size, len(train_images))
@@ -80,7 +86,7 @@ def build(config: Mapping[str, Any]) -> ArrayData:
         flip=options.flip,
         source={
             "source": "Fashion-MNIST" if options.verify else "IDX files, not verified",
-            "md5": {name: idx_md5(array) for name, array in arrays.items()},
+            "md5": md5,
             "synthetic": False,
         },
     )
@@ -92,15 +98,16 @@ def idx_md5(array: np.ndarray) -> str:
     return hashlib.md5(header + array.tobytes(), usedforsecurity=False).hexdigest()
 
 
-def _load(folder: Path, name: str, verify: bool) -> np.ndarray:
-    path = next(path for path in _forms(folder, name) if path.is_file())
-    array = read_idx(path, ndim=3 if "images" in name else 1)
+def _check_content(folder: Path, md5: Mapping[str, str], verify: bool) -> None:
+    """Raise DataError for content other than Fashion-MNIST's; without ``verify`` one warning, printed, names it."""
+    other = [name for name in FILES if md5[name] != CONTENT_MD5[name]]
     if verify:
-        expect_digest(str(path), idx_md5(array), CONTENT_MD5[name], "MD5 of the content",
-                      "delete it, or set dataset.verify=false to use another set of this format")  # fmt: skip
-    elif idx_md5(array) != CONTENT_MD5[name]:
-        warnings.warn(f"{path.name} is not Fashion-MNIST's; used because dataset.verify=false", stacklevel=3)
-    return array
+        for name in other:
+            expect_digest(str(_file(folder, name)), md5[name], CONTENT_MD5[name], "MD5 of the content",
+                          "delete it, or set dataset.verify=false to use another set of this format")  # fmt: skip
+    elif other:
+        found = ", ".join(other)
+        print(f"warning: {folder}: {found} not of Fashion-MNIST; used because dataset.verify=false", file=sys.stderr)
 
 
 def _split(folder: Path, prefix: str, arrays: Mapping[str, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
@@ -116,6 +123,10 @@ def _split(folder: Path, prefix: str, arrays: Mapping[str, np.ndarray]) -> tuple
 
 def _forms(folder: Path, name: str) -> tuple[Path, Path]:
     return folder / name, folder / f"{name}.gz"
+
+
+def _file(folder: Path, name: str) -> Path:
+    return next(path for path in _forms(folder, name) if path.is_file())
 
 
 def _find(base: Path, fallback: bool) -> Path | None:

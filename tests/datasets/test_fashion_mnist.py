@@ -75,13 +75,31 @@ def test_missing_says_the_three_ways(toy, tmp_path):
     assert "dataset-fashion-mnist" in text and "dataset.root=" in text and "network" in text and "\n" not in text
 
 
-def test_other_content_is_refused_unless_asked_for(toy, tmp_path):
-    other = toy | {"t10k-images-idx3-ubyte": toy["t10k-images-idx3-ubyte"] ^ 1}
+@pytest.mark.parametrize("verify", [True, False])
+def test_a_root_that_is_given_is_the_only_place(toy, tmp_path, monkeypatch, verify):
+    write(tmp_path / "debian", toy)
+    monkeypatch.setattr(fashion_mnist, "DEBIAN", tmp_path / "debian")
+    mistyped = tmp_path / "mistyped"
+    with pytest.raises(DataError, match=r"dataset.root is '.*mistyped', which is not a folder; correct it") as caught:
+        build(mistyped, verify=verify)
+    assert "\n" not in str(caught.value) and not mistyped.exists()
+    mistyped.mkdir()
+    with pytest.raises(DataError, match=r"not found in .*mistyped and the download failed"):
+        build(mistyped, verify=verify)
+    monkeypatch.chdir(tmp_path)
+    assert datasets.build({"name": "fashion_mnist", "root": None}).num_train == 40
+
+
+def test_other_content_is_refused_unless_asked_for(toy, tmp_path, capsys):
+    other = toy | {name: toy[name] ^ 1 for name in ("train-images-idx3-ubyte", "t10k-images-idx3-ubyte")}
     write(tmp_path, other)
-    with pytest.raises(DataError, match=r"t10k-images-idx3-ubyte.gz: expected MD5 of the content .*verify=false"):
+    with pytest.raises(DataError, match=r"train-images-idx3-ubyte.gz: expected MD5 of the content .*verify=false"):
         build(tmp_path)
-    with pytest.warns(UserWarning, match="t10k-images-idx3-ubyte.gz is not Fashion-MNIST's"):
-        data = build(tmp_path, verify=False)
+    data = build(tmp_path, verify=False)
+    assert capsys.readouterr().err == (
+        f"warning: {tmp_path}: train-images-idx3-ubyte, t10k-images-idx3-ubyte not of Fashion-MNIST; "
+        "used because dataset.verify=false\n"
+    )
     assert data.describe()["source"] == "IDX files, not verified"
     assert np.array_equal(data.test_images[..., 0], other["t10k-images-idx3-ubyte"])
 
@@ -89,9 +107,9 @@ def test_other_content_is_refused_unless_asked_for(toy, tmp_path):
 def test_files_that_do_not_fit_together(toy, tmp_path):
     write(tmp_path / "a", toy | {"train-labels-idx1-ubyte": np.zeros(39, np.uint8)})
     write(tmp_path / "b", toy | {"train-labels-idx1-ubyte": np.full(40, 11, np.uint8)})
-    with pytest.warns(UserWarning), pytest.raises(DataError, match="found 40 train images and 39 labels"):
+    with pytest.raises(DataError, match="found 40 train images and 39 labels"):
         build(tmp_path / "a", verify=False)
-    with pytest.warns(UserWarning), pytest.raises(DataError, match="train labels 0 to 9, found 11"):
+    with pytest.raises(DataError, match="train labels 0 to 9, found 11"):
         build(tmp_path / "b", verify=False)
 
 
@@ -165,6 +183,7 @@ def test_download(toy, tmp_path, server, monkeypatch):
     monkeypatch.setattr(fashion_mnist, "GZIP_MD5", digests)
     monkeypatch.setattr(fashion_mnist, "MIRROR", url)
     root = tmp_path / "root"
+    root.mkdir()
     damaged_name = "t10k-labels-idx1-ubyte.gz"
     good = (folder / damaged_name).read_bytes()
     (folder / damaged_name).write_bytes(good[:-3])
@@ -183,6 +202,7 @@ def test_download(toy, tmp_path, server, monkeypatch):
     assert not list(root.rglob("*.part"))
     (folder / damaged_name).unlink()
     shutil.rmtree(root)
+    root.mkdir()
     with pytest.raises(DataError, match=r"the download failed \(HTTP Error 404"):
         build(root)
 
