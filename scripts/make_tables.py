@@ -45,6 +45,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if not records and (warnings or not all(inside)):
         return _fail(f"no records of runs below {', '.join(map(str, options.roots))}: train first, for example "
                      "python train.py experiment=demo")  # fmt: skip
+    known = sorted({name for r in records for name in r.metrics.get("last", {})} - {"epoch"})
+    unknown = [name for name in options.metrics or () if name not in known]
+    if records and unknown:
+        return _fail(f"--metrics {' '.join(unknown)}: not in the records; choose from {', '.join(known)}")
     try:
         tables = build_tables(records, options.metrics)
         with storage_errors(out):

@@ -263,5 +263,6 @@ def _short(value: Any) -> str:
     if isinstance(value, list | tuple):
         return "[" + ",".join(_short(v) for v in value) + "]"
     if isinstance(value, Mapping):
-        return str(value.get("name", dict(value)))
+        settings = ", ".join(f"{k}={_short(v)}" for k, v in value.items() if k not in ("name", "label"))
+        return f"{value['name']}({settings})" if "name" in value and settings else str(value.get("name", dict(value)))
     return f"{value:g}" if isinstance(value, float) else str(value)

@@ -247,9 +247,26 @@ def _setting_differences(found: Sequence[Setting]) -> dict[str, list[str]]:
         same = [s for s in found if (s.groups[0].dataset, s.groups[0].model) == pair]
         configs = [{k: v for k, v in s.groups[0].first.config.items()
                     if k in ("dataset", "model", "recipe", "trainer", "evaluator")} for s in same]  # fmt: skip
-        for setting, texts in zip(same, differences(configs), strict=True):
-            result[setting.key] = [t for t in texts if not t.startswith("trainer.") or t.startswith("trainer.prec")]
+        texts = [[t for t in found if not t.startswith("trainer.") or t.startswith("trainer.prec")]
+                 for found in differences(configs)]  # fmt: skip
+        for index, setting in enumerate(same):
+            result[setting.key] = distinguishing(texts[index], texts[:index] + texts[index + 1 :])
     return result
+
+
+def distinguishing(own: Sequence[str], others: Sequence[Sequence[str]], at_most: int = 4) -> list[str]:
+    """The few of ``own`` that tell it from each of ``others``, then those that no other has; "..." for what is cut."""
+    chosen: list[str] = []
+    left = list(others)
+    while left and own:
+        best = max(own, key=lambda text: sum(text not in other for other in left))
+        if all(best in other for other in left):
+            break
+        chosen.append(best)
+        left = [other for other in left if best in other]
+    chosen += [t for t in own if t not in chosen and not any(t in other for other in others)]
+    listed = set(chosen[:at_most])
+    return [t for t in own if t in listed] + ["..."] * (len(chosen) > at_most)
 
 
 def _size(record: RunRecord, split: str) -> str:

@@ -100,3 +100,7 @@ def test_an_evaluation_in_the_middle_of_training_does_not_count() -> None:
 def test_differences() -> None:
     configs = [{"a": 1, "b": {"c": [1.0, 2.0]}}, {"a": 1, "b": {"c": [1.5]}}, {"a": 1}]
     assert aggregate.differences(configs) == [["b.c=[1,2]"], ["b.c=[1.5]"], []]
+    mixers = [{"candidates": ["mixup", {"name": "fmix", "alpha": alpha}]} for alpha in (0.2, 1.0)]
+    mixers.append({"candidates": ["mixup", {"name": "fmix"}]})
+    expected = ["mixup,fmix(alpha=0.2)", "mixup,fmix(alpha=1)", "mixup,fmix"]
+    assert aggregate.differences(mixers) == [[f"candidates=[{text}]"] for text in expected]

@@ -12,7 +12,7 @@ import pytest
 
 from randomix.records import figures, page, render
 from randomix.records.record import RunRecord
-from randomix.records.tables import build_tables
+from randomix.records.tables import build_tables, distinguishing
 from tests.records.fakes import fake
 
 
@@ -70,6 +70,17 @@ def test_equal_labels_and_settings_are_told_apart() -> None:
     found = build_tables([fake(), fake(recipe={"lr": 0.3})])
     assert sorted(t.title for t in found) == [f"digits, preact_resnet18 (recipe.lr={v})" for v in ("0.1", "0.3")]
     assert len({t.slug for t in found}) == 2
+
+
+def test_titles_name_only_what_tells_a_setting_from_the_others() -> None:
+    many = {f"key{i}": 1 for i in range(9)}
+    found = build_tables([fake(), fake(recipe=many), fake(recipe={"lr": 0.3})])
+    assert sorted(t.title.partition(" (")[2] for t in found) == [
+        "recipe.key0=1, recipe.key1=1, recipe.key2=1, recipe.key3=1, ...)",
+        "recipe.lr=0.1)",
+        "recipe.lr=0.3)",
+    ]
+    assert distinguishing(["a=1", "b=1", "c=1"], [["a=1", "b=2", "c=1"], ["a=2", "b=1", "c=1"]]) == ["a=1", "b=1"]
 
 
 def test_chosen_columns() -> None:

@@ -92,6 +92,13 @@ def test_an_empty_store_gives_an_honest_page(tmp_path: Path, capsys) -> None:
     assert not (results / "tables").exists()
 
 
+def test_unknown_metrics_are_one_line(outputs: Path, capsys) -> None:
+    assert run(outputs, "--out", outputs / "report", "--metrics", "top1_error", "foo") == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("make_tables.py: --metrics foo: not in the records; choose from ") and "noise_error" in line
+    assert not (outputs / "report").exists()
+
+
 @pytest.mark.parametrize("exists", [True, False])
 def test_no_records_is_one_line(tmp_path: Path, capsys, exists: bool) -> None:
     if exists:
