@@ -4,7 +4,8 @@
     python scripts/benchmark.py step            cost of every method against Baseline (the paper's "Cost", Table 2)
     python scripts/benchmark.py mixers          the mixing operation alone, against plain implementations
 
-On a GPU add ``--device cuda`` (and ``--compile``). Writes NAME.json and NAME.md to --out.
+On a GPU add ``--device cuda`` (and ``--compile``). Writes NAME.json and NAME.md to --out (outputs/bench); those to
+commit go to ``--out results/benchmarks``. Exit codes: 0 done, 2 wrong argument.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import argparse
 import json
 import os
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
@@ -63,22 +65,41 @@ def _note(text: str) -> None:
     print(text, file=sys.stderr, end="\r", flush=True)
 
 
-def main() -> None:
-    """Run one suite and write its table."""
+def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("suite", choices=SUITES)
     parser.add_argument("--width", type=int, default=16, help="of the PreAct-ResNet18")
     parser.add_argument("--batch", type=int, default=128)
     parser.add_argument("--steps", type=int, default=16, help="steps in one timed run")
     parser.add_argument("--rounds", type=int, default=11, help="timed runs of every case")
-    parser.add_argument("--size", type=int, default=32, help="height and width of the images")
+    parser.add_argument("--size", type=int, default=32, help="height and width of the images, at least 8")
     parser.add_argument("--threads", type=int, default=1, help="CPU threads of one operation")
     parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
     parser.add_argument("--precision", choices=["auto", "fp32", "bf16", "fp16"], default="auto")
     parser.add_argument("--compile", action="store_true")
-    parser.add_argument("--out", type=Path, default=Path("results/benchmarks"))
+    parser.add_argument("--out", type=Path, default=Path("outputs/bench"),
+                        help="default: outputs/bench; results/benchmarks to commit them")  # fmt: skip
     parser.add_argument("--name", help="of the files; default: SUITE-DEVICE-wWIDTH")
-    options = parser.parse_args()
+    return parser
+
+
+def _problem(options: argparse.Namespace) -> str | None:
+    """What is wrong with the arguments, in one line; None if nothing is."""
+    for name, least in {"width": 1, "batch": 1, "steps": 1, "rounds": 1, "size": 8, "threads": 1}.items():
+        if getattr(options, name) < least:
+            return f"--{name} is {getattr(options, name)}, expected at least {least}"
+    if options.device == "cuda" and not torch.cuda.is_available():
+        return "--device cuda: torch finds no GPU here; use --device cpu"
+    return None
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one suite and write its table; returns the exit code."""
+    options = _parser().parse_args(arguments)
+    problem = _problem(options)
+    if problem is not None:
+        print(f"benchmark.py: {problem}", file=sys.stderr)
+        return 2
     torch.set_num_threads(options.threads)
     torch.backends.cudnn.benchmark = True
     setting = loops.Setting(
@@ -93,7 +114,8 @@ def main() -> None:
     text = table.markdown(content)
     (options.out / f"{name}.md").write_text(text)
     print(text)
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

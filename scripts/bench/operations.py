@@ -31,7 +31,8 @@ def _plain_cutmix(inputs: Tensor) -> Tensor:
 
 def _plain_resizemix(inputs: Tensor) -> Tensor:
     scale = float(np.random.uniform(0.1, 0.8))
-    small = torch.nn.functional.interpolate(inputs, scale_factor=scale, mode="nearest")
+    patch = [max(1, int(scale * side)) for side in inputs.shape[2:]]
+    small = torch.nn.functional.interpolate(inputs, patch, mode="nearest")
     (height, width), (rows, columns) = inputs.shape[2:], small.shape[2:]
     order = torch.randperm(len(inputs)).tolist()
     mixed = inputs.clone()
