@@ -13,7 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from randomix.engine.launcher import describe
+from randomix.engine.launcher import describe, exit_on_signals, restore_signals
 from randomix.engine.schema import TrainConfig
 from randomix.errors import BUG, INTERRUPTED, OK, USER, RunError
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 Job = Callable[[dict[str, Any], str], int]  # (resolved configuration, label such as "[3/12]") -> exit code
 
-_KEYBOARD, _PIPE = 130, 141  # what shells report for Ctrl-C and a closed pipe; a run that wrote a checkpoint reports 75
+_PIPE = 141  # what shells report for a closed pipe
 
 
 class JobFailed(RunError):
@@ -42,21 +42,23 @@ class JobFailed(RunError):
 def main(job: Job, *, config_name: str, schema: type = TrainConfig) -> None:
     """Run ``job`` for the command line of this process and exit with its code.
 
-    ``job`` is a function of the script itself; configs/ is beside the script.
+    ``job`` is a function of the script itself; configs/ is beside the script. SIGINT, SIGTERM and SIGUSR1 end the
+    command with 75, whether there was something to save or not.
     """
+    previous = exit_on_signals()
     root = Path(sys.modules[job.__module__].__file__ or "").resolve().parent
     try:
-        code = _main(job, root, config_name, schema)
+        code = _main(job, root, config_name, schema, previous)
     except KeyboardInterrupt:
         print("interrupted; the same command goes on with what was not finished", file=sys.stderr)
-        code = _KEYBOARD
+        code = INTERRUPTED
     except BrokenPipeError:  # `--help | head`: nobody reads on
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         code = _PIPE
     sys.exit(code)
 
 
-def _main(job: Job, root: Path, config_name: str, schema: type) -> int:
+def _main(job: Job, root: Path, config_name: str, schema: type, previous: dict[int, Any]) -> int:
     from hydra._internal.utils import get_args_parser  # Hydra's own options, so that none is missing here
 
     argv = sys.argv[1:]
@@ -73,7 +75,10 @@ def _main(job: Job, root: Path, config_name: str, schema: type) -> int:
             problems += _torchrun_problems(plan)
     if problems:
         return report(problems, f"nothing was started; python {sys.argv[0]} --help has options and examples")
-    return _run(_HydraJob(job, schema, plan), root, config_name)
+    hydra_job = _HydraJob(job, schema, plan)
+    if not hydra_job.in_process:
+        restore_signals(previous)  # the launcher of the sweep ends its own workers
+    return _run(hydra_job, root, config_name)
 
 
 def read_command(

@@ -5,11 +5,14 @@ from __future__ import annotations
 import os
 import resource
 import shutil
+import signal
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+
+from randomix.engine.launcher import exit_on_signals, restore_signals
 
 ROOT = Path(__file__).parents[2]
 CLEAN = {k: v for k, v in os.environ.items() if k not in ("RANK", "WORLD_SIZE", "TORCHELASTIC_RUN_ID")}
@@ -93,12 +96,34 @@ def test_a_single_run_writes_nothing_of_hydra(script: Path) -> None:
         (102, 2, "error: no such data\n"),
         (104, 4, ""),
         (175, 75, "stopped at step 3; the same command continues\n"),
-        (130, 130, "interrupted; the same command goes on with what was not finished\n"),
+        (130, 75, "interrupted; the same command goes on with what was not finished\n"),
     ],
 )
 def test_exit_codes_of_a_run(script: Path, seed: int, code: int, error: str) -> None:
     done = run(script, f"seed={seed}")
     assert (done.returncode, done.stderr) == (code, error)
+
+
+@pytest.mark.parametrize("name", ["SIGINT", "SIGTERM", "SIGUSR1"])
+def test_a_signal_while_modules_are_imported_ends_the_command(script: Path, name: str) -> None:
+    signals = f"import os, signal, time\nos.kill(os.getpid(), signal.{name})\ntime.sleep(5)\n"
+    (script.parent / "beside.py").write_text(f"try:\n    {'    '.join(signals.splitlines(True))}except:\n    pass\n")
+    done = run(script)
+    assert done.returncode == 75
+    assert done.stderr == "interrupted before the first step; the same command starts it\n"
+
+
+def test_a_signal_that_was_ignored_stays_ignored() -> None:
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)}
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # as nohup and background jobs do
+    try:
+        previous = exit_on_signals()
+        assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+        assert set(previous) == {signal.SIGTERM, signal.SIGUSR1}
+        restore_signals(previous)
+        assert signal.getsignal(signal.SIGTERM) == before[signal.SIGTERM]
+    finally:
+        restore_signals(before)
 
 
 def test_an_unexpected_error_keeps_its_traceback(script: Path) -> None:
