@@ -18,6 +18,8 @@ from randomix.engine.schema import TrainConfig
 from randomix.errors import BUG, INTERRUPTED, OK, USER, RunError
 
 if TYPE_CHECKING:
+    import argparse
+
     from omegaconf import DictConfig
 
     from randomix.engine.precheck import Plan
@@ -61,9 +63,10 @@ def main(job: Job, *, config_name: str, schema: type = TrainConfig) -> None:
 def _main(job: Job, root: Path, config_name: str, schema: type, previous: dict[int, Any]) -> int:
     from hydra._internal.utils import get_args_parser  # Hydra's own options, so that none is missing here
 
-    argv = sys.argv[1:]
-    args, unknown = get_args_parser().parse_known_args(argv)
-    problems = [_unknown_option(text) for text in unknown]
+    args, unknown = get_args_parser().parse_known_intermixed_args(sys.argv[1:])
+    problems = [_unknown_option(text) for text in unknown] + _option_problems(args)
+    if not problems:  # Hydra's parser wants the overrides side by side
+        sys.argv[1:] = _overrides_first(sys.argv[1:], args.overrides)
     overrides = [o for o in args.overrides if "=" in o or o.startswith("~") or not unknown]  # the 5 of `--epochs 5`
     runs = not (args.help or args.hydra_help or args.info or args.shell_completion or args.experimental_rerun)
     own_files = args.config_path or args.config_name or any(o.startswith("hydra.searchpath") for o in overrides)
@@ -128,6 +131,26 @@ def _unknown_option(text: str) -> str:
     return f"{text}: no such option; keys are written without dashes: {bare if '=' in bare else f'{bare}=VALUE'}"
 
 
+def _option_problems(args: argparse.Namespace) -> list[str]:
+    """Options of Hydra that do not go together, for which it would show a traceback."""
+    problems = []
+    if args.resolve and not (args.cfg or args.help):
+        problems.append("--resolve: shows a configuration; write --cfg job --resolve")
+    if args.package and not args.cfg:
+        problems.append(f"--package: shows a part of a configuration; write --cfg job --package {args.package}")
+    if args.multirun and args.cfg:
+        problems.append("--cfg: shows the configuration of one run; leave out -m and the lists of values")
+    return problems
+
+
+def _overrides_first(argv: list[str], overrides: list[str]) -> list[str]:
+    """The arguments with ``overrides`` in front, as options may stand between them: ``seed=0,1 -m mixer=cutmix``."""
+    options = argv[::-1]
+    for text in reversed(overrides):
+        options.remove(text)  # the last one that is equal: an option's value may read the same
+    return overrides + options[::-1]
+
+
 def _torchrun_problems(plan: Plan) -> list[str]:
     """Under torchrun every process runs this command: a sweep would be run by each, and more processes by each too."""
     world = int(os.environ.get("WORLD_SIZE", "1"))
@@ -187,8 +210,9 @@ class _HydraJob:
             return error.exit_code, str(error).partition("\n")[0]
         except Exception as error:
             failure = describe(error)
-            prefix = "" if failure.trace else "error: "  # a bug shows its traceback, running out of memory does not
-            print(f"{prefix}{label} {failure.trace or failure.line}".replace("  ", " "), file=sys.stderr, flush=True)
+            prefix = "" if failure.trace else "error:"  # a bug shows its traceback, running out of memory does not
+            words = filter(None, [prefix, label, failure.trace.rstrip() or failure.line])
+            print(" ".join(words), file=sys.stderr, flush=True)
             return failure.code, failure.line
 
 

@@ -12,7 +12,9 @@ from pathlib import Path
 
 import pytest
 
+from randomix.engine import cli
 from randomix.engine.launcher import exit_on_signals, restore_signals
+from randomix.engine.schema import TrainConfig
 
 ROOT = Path(__file__).parents[2]
 CLEAN = {k: v for k, v in os.environ.items() if k not in ("RANK", "WORLD_SIZE", "TORCHELASTIC_RUN_ID")}
@@ -145,6 +147,21 @@ def test_a_sweep_goes_on_after_a_failure_and_ends_with_the_first_code(script: Pa
     ]
     written = [p.relative_to(script.parent) for p in (script.parent / "outputs").rglob("*")]
     assert written == [Path("outputs/multirun.yaml")]
+
+
+def test_options_may_stand_between_overrides(script: Path) -> None:
+    done = run(script, "mixer=mixup", "-m", "seed=0,1")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert [line.split()[0] for line in done.stdout.splitlines()[:2]] == ["[1/2]", "[2/2]"]
+    assert "name: cutmix" in run(script, "seed=1", "--cfg", "job", "mixer=cutmix").stdout
+
+
+def test_options_that_do_not_go_together_are_one_line(monkeypatch: pytest.MonkeyPatch, capsys) -> None:
+    for arguments in (["--resolve"], ["seed=1", "--package", "mixer"], ["-m", "--cfg", "job"]):
+        monkeypatch.setattr(sys, "argv", ["train.py", *arguments])
+        assert cli._main(lambda config, label: 0, ROOT, "train", TrainConfig, {}) == 2
+        (error, _) = capsys.readouterr().err.splitlines()
+        assert error.startswith(f"error: {next(a for a in arguments if a.startswith('--'))}: shows ")
 
 
 def test_an_interruption_ends_a_sweep(script: Path) -> None:
