@@ -85,6 +85,7 @@ def at_least(minimum: int) -> Rule:
     return Rule(int, f"of at least {minimum}", lambda v: v >= minimum)
 
 
+SEED = Rule(int, "of at least 0 and below 2^63", lambda v: 0 <= v < 2**63)
 FLAG = Rule(bool)
 TEXT = Rule(str, "that is not empty", lambda v: bool(v.strip()))
 POSITIVE = Rule(float, "above 0", lambda v: v > 0)
@@ -105,7 +106,7 @@ FRACTIONS = Rule(
 # By section and key: the same key may mean another thing elsewhere.
 RULES: dict[str, dict[str, Rule]] = {
     "": {
-        "seed": at_least(0),
+        "seed": SEED,
         "output_root": TEXT,
         "checkpoint": TEXT,
         "evaluators": Rule(list[str]),
@@ -180,7 +181,7 @@ RULES: dict[str, dict[str, Rule]] = {
     },
     "evaluator.noise": {
         "sigma": NOT_NEGATIVE,
-        "seed": at_least(0),
+        "seed": SEED,
         "repeats": at_least(1),
     },
     "evaluator.occlusion": {
@@ -189,7 +190,7 @@ RULES: dict[str, dict[str, Rule]] = {
         "block": optional(at_least(1)),
         "placement": choice("clipped", "inside"),
         "fill": FILL,
-        "seed": at_least(0),
+        "seed": SEED,
         "repeats": at_least(1),
     },
     "logger": {

@@ -212,10 +212,8 @@ class _Check:
     def _recipe(self) -> None:
         batch, epochs = self._get("recipe.batch_size"), self._get("recipe.epochs")
         nproc, accumulate = self._get("trainer.nproc", 1), self._get("recipe.accumulate", 1)
-        if batch and nproc and accumulate and batch % (nproc * accumulate):
-            near = batch - batch % (nproc * accumulate) or nproc * accumulate
-            parts = f"trainer.nproc={nproc} x recipe.accumulate={accumulate}"
-            self._say(f"recipe.batch_size={batch}: must be divisible by {parts}; for example {near}")
+        if batch and nproc and accumulate:
+            self._micro_batch(batch, nproc, accumulate)
         size = self._get("dataset.train_size")
         if batch and size and size < batch:
             self._say(f"recipe.batch_size={batch}: must be at most dataset.train_size={size}, or no batch is complete")
@@ -224,6 +222,16 @@ class _Check:
             self._say(f"recipe.warmup_epochs={warmup}: must be at most recipe.epochs={epochs}")
         if self._get("recipe.schedule") == "multistep" and self._get("recipe.milestones", []) == []:
             self._say("recipe.milestones=[]: recipe.schedule=multistep needs some, for example [0.5,0.75]")
+
+    def _micro_batch(self, batch: int, nproc: int, accumulate: int) -> None:
+        """What a process computes at a time is a whole number of images, of which batch statistics need 2."""
+        count = nproc * accumulate
+        parts, near = f"trainer.nproc={nproc} x recipe.accumulate={accumulate}", max(batch - batch % count, 2 * count)
+        if batch % count:
+            self._say(f"recipe.batch_size={batch}: must be divisible by {parts}; for example {near}")
+        elif batch == count:
+            why = "as batch normalisation needs 2 images at a time"
+            self._say(f"recipe.batch_size={batch}: must be at least 2 x {parts}, {why}; for example {near}")
 
 
 def _required(field: dataclasses.Field[Any]) -> bool:

@@ -49,7 +49,7 @@ def test_a_mistake_is_reported_without_torch_and_nothing_is_written(script: Path
         "error: mixer=mixupp: must be one of baseline, cutmix, fmix, fmix_as_published, mixup, randomix, "
         "randomix_3111, randomix_4111, resizemix; did you mean mixup?",
         "error: recipe.epoch: unknown key; did you mean recipe.epochs?",
-        "error: seed=x: must be a whole number of at least 0",
+        "error: seed=x: must be a whole number of at least 0 and below 2^63",
         f"nothing was started; python {script} --help has options and examples",
     ]
     assert done.stdout == "torch imported: False\n"

@@ -48,8 +48,12 @@ def problems(*overrides: str, multirun: bool = False, name: str = "train") -> li
          "recipe.batch_size=50: must be divisible by trainer.nproc=3 x recipe.accumulate=1; for example 48"),
         ("dataset.train_size=20",
          "recipe.batch_size=50: must be at most dataset.train_size=20, or no batch is complete"),
-        ("seed=-1", "seed=-1: must be a whole number of at least 0"),
-        ("seed=true", "seed=true: must be a whole number of at least 0"),
+        ("seed=-1", "seed=-1: must be a whole number of at least 0 and below 2^63"),
+        ("seed=true", "seed=true: must be a whole number of at least 0 and below 2^63"),
+        ("seed=99999999999999999999",
+         "seed=99999999999999999999: must be a whole number of at least 0 and below 2^63"),
+        ("recipe.batch_size=1", "recipe.batch_size=1: must be at least 2 x trainer.nproc=1 x recipe.accumulate=1, "
+         "as batch normalisation needs 2 images at a time; for example 2"),
         ("model.width=1.5", "model.width=1.5: must be a whole number of at least 1"),
         ("mixer.alpha=0", "mixer.alpha=0: must be a number above 0"),
         ("mixer.weights=[3,1]", "mixer.weights has 2 entries but mixer.candidates has 4"),
@@ -74,6 +78,15 @@ def problems(*overrides: str, multirun: bool = False, name: str = "train") -> li
 )  # fmt: skip
 def test_one_mistake_gives_one_line(override: str, expected: str) -> None:
     assert problems(override) == [expected]
+
+
+def test_each_process_needs_two_images_at_a_time() -> None:
+    (found,) = problems("recipe.batch_size=6", "trainer.nproc=3", "recipe.accumulate=2")
+    assert found.startswith("recipe.batch_size=6: must be at least 2 x trainer.nproc=3 x recipe.accumulate=2, as ")
+    assert found.endswith("for example 12")
+    (found,) = problems("recipe.batch_size=3", "trainer.nproc=2")
+    assert found.endswith("for example 4")
+    assert problems("recipe.batch_size=12", "trainer.nproc=3", "recipe.accumulate=2") == []
 
 
 def test_all_mistakes_are_reported_at_once() -> None:
@@ -142,7 +155,7 @@ def test_a_problem_of_some_runs_says_of_which() -> None:
     assert found == [
         "mixer.weights: unknown key; mixer has alpha, granularity, label, name, prob "
         "(in 2 of 4 runs, first: mixer=mixup mixer.weights=[1,1,1,1] seed=0)",
-        "seed=-1: must be a whole number of at least 0 "
+        "seed=-1: must be a whole number of at least 0 and below 2^63 "
         "(in 2 of 4 runs, first: mixer=mixup mixer.weights=[1,1,1,1] seed=-1)",
     ]
 
