@@ -28,6 +28,10 @@ REQUIRED = (
 _STEP_FILE = re.compile(r"step-(\d{8,})\.pt")
 
 
+def _warn(text: str) -> None:
+    print(f"warning: {text}")
+
+
 class CheckpointError(RunError):
     """A checkpoint that cannot be used: ``path`` and ``reason``."""
 
@@ -51,10 +55,10 @@ class Checkpointer:
     """Saves and finds the checkpoints of one run; only rank 0 calls ``save``.
 
     keep_last: how many step files stay, at least 1; -1 keeps all.
-    log: receives one line for every damaged file that is passed over.
+    log: receives one line, a warning, for every damaged file that is passed over or cannot be removed.
     """
 
-    def __init__(self, folder: Path, keep_last: int = 2, log: Callable[[str], None] = print) -> None:
+    def __init__(self, folder: Path, keep_last: int = 2, log: Callable[[str], None] = _warn) -> None:
         if keep_last != -1 and keep_last < 1:
             raise ValueError(f"keep_last is {keep_last}; use 1 or more, or -1 for all")
         self.folder, self.keep_last, self.log = Path(folder), keep_last, log
@@ -94,7 +98,7 @@ class Checkpointer:
             try:
                 state = read(path, map_location)
             except CheckpointError as error:
-                self.log(f"warning: {error}; trying an older one")
+                self.log(f"{error}; trying an older one")
                 damaged.append(path.name)
                 continue
             return Loaded(state, path, state["step"])
@@ -130,12 +134,14 @@ class Checkpointer:
             try:
                 path.unlink(missing_ok=True)
             except OSError as error:  # a file that stays costs space, not the run
-                self.log(f"warning: cannot remove {path}: {error.strerror}")
+                self.log(f"cannot remove {path}: {error.strerror}")
 
 
 def read(path: Path, map_location: str | torch.device = "cpu") -> dict[str, Any]:
     """The verified state in one file. Raises CheckpointError whatever is wrong with it; never runs code from it."""
     path = Path(path)
+    if path.suffix == ".safetensors":
+        raise CheckpointError(path, "holds weights alone, it is not a checkpoint; use checkpoints/last.pt of the run")
     try:
         with open(path, "rb") as file:
             _verify(file)

@@ -185,6 +185,7 @@ def test_every_damage_is_named_and_the_one_before_is_used(tmp_path, damage):
     loaded = keeper.load()
     assert loaded.step == 10
     assert len(warnings) == 1
+    assert warnings[0].startswith("checkpoint ")  # who logs it says that it is a warning
     assert "step-00000020.pt" in warnings[0]
     assert "\n" not in warnings[0]
     assert names(tmp_path) == before
@@ -211,6 +212,12 @@ def test_all_damaged_is_an_error_that_deletes_nothing(tmp_path):
     assert caught.value.exit_code == USER
     assert len(warnings) == 2
     assert names(tmp_path) == before
+
+
+def test_exported_weights_are_not_called_damaged(tmp_path):
+    (tmp_path / "model.safetensors").write_bytes(b"\x08\0\0\0\0\0\0\0{}      ")
+    with pytest.raises(CheckpointError, match=r"model\.safetensors: .* not a checkpoint; use checkpoints/last\.pt"):
+        checkpoint.read(tmp_path / "model.safetensors")
 
 
 @pytest.mark.parametrize("name", ["last.pt", "best.pt"])
