@@ -89,6 +89,8 @@ def sheet(data: Data, names: Sequence[str], *, samples: int, seed: int) -> list[
 
     if samples < 1:
         raise ValueError(f"--samples is {samples}, expected at least 1")
+    if seed < 0:
+        raise ValueError(f"--seed is {seed}, expected at least 0")
     built = [mixers.build(name, num_classes=data.num_classes) for name in names]
     inside = [m.name for m in built if not hasattr(m, "mix")]
     if inside:

@@ -42,6 +42,7 @@ def test_signals_and_colours_are_drawn(tmp_path: Path) -> None:
 @pytest.mark.parametrize(("arguments", "line"), [
     (["--dataset", "none"], "--dataset none: choose from "),
     (["--samples", "0"], "--samples is 0, expected at least 1"),
+    (["--seed", "-1"], "--seed is -1, expected at least 0"),
     (["--out", "/dev/null/x.png"], "cannot write /dev/null/x.png"),
 ])  # fmt: skip
 def test_wrong_arguments_give_one_line(capsys, arguments: list[str], line: str) -> None:
