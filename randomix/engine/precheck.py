@@ -6,9 +6,11 @@ others are done. Here every run of a sweep is composed and validated first, in a
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import itertools
 import math
+import re
 from collections.abc import Iterator, Mapping
 from copy import deepcopy
 from dataclasses import dataclass, field
@@ -26,10 +28,11 @@ from omegaconf import DictConfig, ListConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
-from randomix.engine.schema import validate
+from randomix.engine.schema import TrainConfig, validate
 from randomix.engine.validation import names_text, nearest, show
 
 COMPOSE_ERRORS = (HydraException, OmegaConfBaseException, YAMLError, ValueError)
+TRAINING = {f.name for f in dataclasses.fields(TrainConfig)} | {"experiment"}  # what a run of train.py is made of
 MAX_JOBS = 512  # of a sweep that are checked beforehand
 _EXTRAS = {"joblib": "joblib", "parallel": "joblib"}  # launchers, and what installs them; the others need `slurm`
 
@@ -66,6 +69,7 @@ class _Reader:
         self.hydra, self.config_name, self.schema = hydra, config_name, schema
         self.repository = hydra.config_loader.repository
         self.groups = set(self._groups_below(""))
+        self.fields = {f.name for f in dataclasses.fields(schema)}
         self.parser = OverridesParser.create(config_loader=hydra.config_loader)
         self.parse = functools.cache(self.parser.parse_override)
         self.bases: dict[tuple[str, ...], tuple[DictConfig, DictConfig]] = {}
@@ -100,12 +104,12 @@ class _Reader:
         found = []
         for text in texts:
             if "=" not in text and not text.startswith("~"):
-                self.plan.problems.append(f"{text}: no value; write {text}=VALUE")
+                self.plan.problems.append(self._no_value(text))
                 continue
             try:
                 override = self.parse(text)
                 override.config_loader = self.hydra.config_loader
-                wrong = self._group_problems(override)
+                wrong = self._foreign(override) or self._group_problems(override)
             except HydraException:
                 key = text.partition("=")[0]
                 self.plan.problems.append(f"{text}: cannot be read; check brackets and quotes: '{key}=[a,b]'")
@@ -120,6 +124,25 @@ class _Reader:
             else:
                 found.append(override)
         return found
+
+    def _no_value(self, text: str) -> str:
+        """An argument without ``=``: for eval.py most likely the folder of the run."""
+        if "checkpoint" not in self.fields or text in self.fields:
+            return f"{text}: no value; write {text}=VALUE"
+        self.wrong_groups.add("checkpoint")  # that it is missing need not be said as well
+        return f"{text}: no value; write checkpoint={text}"
+
+    def _foreign(self, override: Override) -> list[str]:
+        """Settings of a run that an evaluation takes from its checkpoint."""
+        if self.schema is TrainConfig:
+            return []
+        group = override.key_or_group
+        top = group.partition(".")[0].partition("/")[0]
+        if group == "dataset" and not isinstance(override.value(), dict):  # its root may be set, not which it is
+            top = override.input_line or group
+        elif top not in TRAINING - self.fields:
+            return []
+        return [f"{top} belongs to training; eval.py takes it from the checkpoint"]
 
     def _is_base(self, override: Override) -> bool:
         in_group = override.key_or_group in self.groups and not isinstance(override.value(), dict)
@@ -183,7 +206,7 @@ class _Reader:
         except COMPOSE_ERRORS as error:
             yield one_line(error)
             return
-        problems = validate(plain, self.schema, known)
+        problems = [_with_weights(p, overrides) for p in validate(plain, self.schema, known)]
         yield from (p for p in problems if not _below(p, self.wrong_groups))
         reported = {p.partition(":")[0].partition("=")[0] for p in problems}
         yield from (text for key, text in later if not _below(key, reported | self.wrong_groups))
@@ -235,6 +258,19 @@ class _Reader:
                 inherited, name = self._file_keys(group, parent)
                 keys |= inherited
         return keys | {str(k) for k in content}, str(content.get("name", name))
+
+
+def _with_weights(problem: str, overrides: list[Override]) -> str:
+    """Whoever set the candidates alone is told the weights that fit them."""
+    match = re.fullmatch(r"mixer\.weights has \d+ entries but mixer\.candidates has (\d+)", problem)
+    if match is None or any(_sets_weights(o) for o in overrides):
+        return problem
+    return f"{problem}; set mixer.weights={show([1] * int(match[1]))}"
+
+
+def _sets_weights(override: Override) -> bool:
+    value = override.value()
+    return override.key_or_group == "mixer.weights" or (isinstance(value, dict) and "weights" in value)
 
 
 def _sweeps(override: Override) -> bool:

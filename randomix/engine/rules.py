@@ -203,6 +203,11 @@ RULES: dict[str, dict[str, Rule]] = {
 }
 
 
+def is_mixer_path(path: str) -> bool:
+    """Whether a section such as ``mixer`` or ``mixer.candidates[1]`` has the settings of a mixer."""
+    return _CANDIDATE.sub("", path) == "mixer"
+
+
 def rule_for(path: str) -> Rule | None:
     """The rule of a key such as ``recipe.lr`` or ``mixer.candidates[1].alpha``; None where anything goes."""
     section, _, key = _CANDIDATE.sub("", path).rpartition(".")

@@ -6,13 +6,15 @@ import ast
 import dataclasses
 import difflib
 import functools
+import operator
+import re
 import typing
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 from randomix import mixers
-from randomix.engine.rules import is_real, rule_for
+from randomix.engine.rules import Rule, is_mixer_path, is_real, rule_for
 
 _MISSING = "???"
 
@@ -44,16 +46,54 @@ def names_text(what: str, options: Iterable[str], given: str) -> str:
 
 
 @functools.cache
-def mixer_arguments(name: str) -> frozenset[str] | None:
-    """What the class of a method takes, read from its source so that nothing is imported; None: anything."""
+def _initialisers(name: str) -> list[ast.arguments]:
+    """The arguments of each __init__ in a method's file, read from its source so that nothing is imported."""
     source = Path(mixers.__path__[0], f"{name}.py").read_text(encoding="utf-8")
-    found: set[str] = set()
-    for node in ast.walk(ast.parse(source)):
-        if isinstance(node, ast.FunctionDef) and node.name == "__init__":
-            if node.args.kwarg:
-                return None
-            found |= {a.arg for a in [*node.args.posonlyargs, *node.args.args, *node.args.kwonlyargs]}
-    return frozenset(found - {"self", "num_classes"})
+    nodes = ast.walk(ast.parse(source))
+    return [node.args for node in nodes if isinstance(node, ast.FunctionDef) and node.name == "__init__"]
+
+
+@functools.cache
+def mixer_arguments(name: str) -> frozenset[str] | None:
+    """What the class of a method takes; None: anything."""
+    if any(arguments.kwarg for arguments in _initialisers(name)):
+        return None
+    return frozenset(a.arg for i in _initialisers(name) for a in _named_arguments(i)) - {"self", "num_classes"}
+
+
+@functools.cache
+def annotated_rules(name: str) -> dict[str, Rule]:
+    """Rules from the annotations of a method's arguments, where they are bool, int, float or str, or null beside."""
+    named = [a for i in _initialisers(name) for a in _named_arguments(i) if a.annotation is not None]
+    hints = {a.arg: _simple_hint(ast.unparse(a.annotation)) for a in named if a.annotation is not None}
+    return {key: Rule(hint) for key, hint in hints.items() if hint is not None}
+
+
+def _named_arguments(arguments: ast.arguments) -> list[ast.arg]:
+    return [*arguments.posonlyargs, *arguments.args, *arguments.kwonlyargs]
+
+
+def _simple_hint(text: str) -> Any:
+    """A type from its source: ``float``, ``str | None``, ``Optional[int]``; None for everything else."""
+    inner = re.fullmatch(r"(?:typing\.)?Optional\[(.*)\]", text)
+    names = {n.strip() for n in (inner[1] + " | None" if inner else text).strip("'\"").split("|")}
+    simple = [hint for hint in (bool, int, float, str) if hint.__name__ in names]
+    if not simple or len(simple) < len(names - {"None"}):
+        return None
+    hint = functools.reduce(operator.or_, simple)
+    return hint | None if "None" in names else hint
+
+
+def setting_rules(path: str, section: Mapping[str, Any]) -> dict[str, Rule]:
+    """The rule of each key of a section that has one; a method of one's own has those of its annotations."""
+    name = section.get("name")
+    is_mixer = is_mixer_path(path) and isinstance(name, str) and name in mixers.available()
+    rules = dict(annotated_rules(name)) if is_mixer and isinstance(name, str) else {}
+    for key in section:
+        rule = rule_for(f"{path}.{key}" if path else str(key))
+        if rule is not None and rules.get(key, rule).hint == rule.hint:  # else it only has the name in common
+            rules[key] = rule
+    return rules
 
 
 def check(config: Mapping[str, Any], schema: type, known: Mapping[str, Mapping[str, frozenset[str]]]) -> list[str]:
@@ -79,7 +119,7 @@ class _Check:
             elif hint == dict[str, Any] or dataclasses.is_dataclass(hint):
                 self._section(field.name, hint, section)
             else:
-                self._value(field.name, section)
+                self._value(field.name, section, rule_for(field.name))
         self._across()
         if "recipe" in self.hints:
             self._recipe()
@@ -178,11 +218,11 @@ class _Check:
         return leaves[leaf] if leaf and leaves[leaf] != f"{path}.{key}" else None
 
     def _values(self, path: str, section: Mapping[str, Any]) -> None:
+        rules = setting_rules(path, section)
         for key, value in section.items():
-            self._value(f"{path}.{key}", value)
+            self._value(f"{path}.{key}", value, rules.get(key))
 
-    def _value(self, path: str, value: Any) -> None:
-        rule = rule_for(path)
+    def _value(self, path: str, value: Any, rule: Rule | None) -> None:
         if value == _MISSING:
             self._say(f"{path}: needs a value; write {path}=VALUE")
         elif rule is not None and not rule.accepts(value):
@@ -238,11 +278,11 @@ def _required(field: dataclasses.Field[Any]) -> bool:
     return field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
 
 
-def normalise(config: Any, path: str = "") -> Any:
+def normalise(config: Any, path: str = "", rule: Rule | None = None) -> Any:
     """The same settings with 1 written as 1.0 where a number may have fractions: one run, one folder."""
     if isinstance(config, Mapping):
-        return {k: normalise(v, f"{path}.{k}" if path else str(k)) for k, v in config.items()}
-    rule = rule_for(path)
+        rules = setting_rules(path, config)
+        return {k: normalise(v, f"{path}.{k}" if path else str(k), rules.get(k)) for k, v in config.items()}
     real = rule is not None and is_real(rule.hint)
     if isinstance(config, list):
         return [float(v) if real and type(v) is int else normalise(v, f"{path}[{i}]") for i, v in enumerate(config)]

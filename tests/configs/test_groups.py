@@ -113,6 +113,33 @@ def test_a_rule_holds_in_its_section_only() -> None:
     assert type(normal["dataset"]["alpha"]) is int
 
 
+OWN = """
+class Mine:
+    def __init__(self, *, share: float = 0.5, times: "int | None" = None, soft: bool = False, prob: float = 1,
+                 word: Optional[str] = None, anything: Sequence[float] = (), scale: int = 1) -> None: ...
+"""
+
+
+def test_a_method_of_ones_own_is_checked_by_its_annotations(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from randomix import mixers
+
+    (tmp_path / "mine.py").write_text(OWN)
+    monkeypatch.setattr(mixers, "__path__", [str(tmp_path)])
+    config = compose()
+
+    def found(**settings: object) -> list[str]:
+        return validate(config | {"mixer": {"name": "mine", **settings}})
+
+    assert found(share="a") == ["mixer.share=a: must be a number"]
+    assert found(times=1.0) == ["mixer.times=1.0: must be null or a whole number; write 1"]
+    assert found(soft=1) == ["mixer.soft=1: must be true or false"]
+    assert found(word=3) == ["mixer.word=3: must be null or a text"]
+    assert found(prob=2) == ["mixer.prob=2: must be a number from 0 to 1"]  # as in every method
+    assert found(share=1, times=None, soft=True, word="x", anything="?", scale=3) == []
+    normal = normalise({"mixer": {"name": "mine", "share": 1, "times": 1}})["mixer"]
+    assert (type(normal["share"]), type(normal["times"])) == (float, int)
+
+
 def test_keep_last_is_a_number_of_files_or_all() -> None:
     assert [v for v in range(-3, 4) if rule_for("trainer.keep_last").accepts(v)] == [-1, 1, 2, 3]
 

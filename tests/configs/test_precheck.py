@@ -57,6 +57,9 @@ def problems(*overrides: str, multirun: bool = False, name: str = "train") -> li
         ("model.width=1.5", "model.width=1.5: must be a whole number of at least 1"),
         ("mixer.alpha=0", "mixer.alpha=0: must be a number above 0"),
         ("mixer.weights=[3,1]", "mixer.weights has 2 entries but mixer.candidates has 4"),
+        ("mixer.candidates=[mixup,cutmix]",
+         "mixer.weights has 4 entries but mixer.candidates has 2; set mixer.weights=[1,1]"),
+        ("mixer={weights:[3,1]}", "mixer.weights has 2 entries but mixer.candidates has 4"),
         ("mixer.weights=[0,0,0,0]",
          "mixer.weights=[0,0,0,0]: must be null or a list of numbers of at least 0, not all 0"),
         ("mixer.candidates=[]", "mixer.candidates=[]: must be a list of methods with at least one entry"),
@@ -118,6 +121,17 @@ def test_an_evaluation_needs_a_checkpoint() -> None:
     assert problems(name="eval") == ["checkpoint: needs a value; write checkpoint=VALUE"]
     assert problems("checkpoint=x", "evaluators=[clean]", "evaluator.occlusion.block=3", name="eval") == []
     assert problems("checkpoint=x", "trainer.epochs=3", name="eval")[0].startswith("trainer.epochs: unknown key")
+
+
+def test_an_evaluation_is_told_from_a_training_run() -> None:
+    assert problems("outputs/seed-0", name="eval") == ["outputs/seed-0: no value; write checkpoint=outputs/seed-0"]
+    assert problems("trainer", "checkpoint=x", name="eval") == ["trainer: no value; write trainer=VALUE"]
+    text = "belongs to training; eval.py takes it from the checkpoint"
+    for key in ("mixer", "experiment", "seed", "recipe"):
+        assert problems("checkpoint=x", f"{key}=cutmix", name="eval") == [f"{key} {text}"]
+    assert problems("checkpoint=x", "mixer.alpha=2", name="eval") == [f"mixer {text}"]
+    assert problems("checkpoint=x", "dataset=digits", name="eval") == [f"dataset=digits {text}"]
+    assert problems("checkpoint=x", "dataset={root:/d}", "evaluator=[clean]", "evaluators=[clean]", name="eval") == []
 
 
 @pytest.mark.parametrize(
