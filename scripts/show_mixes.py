@@ -133,7 +133,7 @@ def mix_pair(mixer: Mixer, inputs: torch.Tensor, labels: torch.Tensor, names: Se
             break
     shares = [(names[int(c)], float(mixed.targets[0, c])) for c in labels]
     used = f"{mixed.name}\n" if mixed.name not in ("", mixer.name) else ""
-    below = "  ".join(f"{_short(n)}: {s:.0%}" for n, s in shares)
+    below = "\n".join(f"{_short(n)}: {s:.0%}" for n, s in shares)  # a line each: names can be long
     return Panel(mixed.inputs[0], type(mixer).__name__, f"{used}λ {float(mixed.lam[0]):.2f}\n{below}")
 
 
@@ -148,7 +148,7 @@ def draw(rows: Sequence[Sequence[Panel]], out: Path) -> None:
     out.parent.mkdir(parents=True, exist_ok=True)
     with matplotlib.rc_context({"svg.hashsalt": "randomix", "font.size": 11}):
         columns = len(rows[0])
-        figure = Figure(figsize=(1.45 * columns, 1.95 * len(rows) + 0.3), layout="constrained")
+        figure = Figure(figsize=(1.45 * columns, 2.1 * len(rows) + 0.3), layout="constrained")
         grid = figure.subplots(len(rows), columns, squeeze=False)
         for i, row in enumerate(rows):
             for axes, panel in zip(grid[i], row, strict=True):

@@ -23,7 +23,7 @@ def test_panels_say_what_they_show() -> None:
     assert len(rows) == 3
     for a, b, mix, same in rows:
         assert (a.heading, b.heading, mix.heading, same.heading) == ("a", "b", "Mixup", "Baseline")
-        assert a.below != b.below and same.below == f"λ 1.00\n{a.below}: 100%  {b.below}: 0%"
+        assert a.below != b.below and same.below == f"λ 1.00\n{a.below}: 100%\n{b.below}: 0%"
         share = float(mix.below.split()[1])
         assert show_mixes.SHARES[0] - 0.01 <= share <= show_mixes.SHARES[1] + 0.01
         lam = float(((mix.pixels - b.pixels) * (a.pixels - b.pixels)).sum() / ((a.pixels - b.pixels) ** 2).sum())
