@@ -118,7 +118,7 @@ def probe_writable(folder: Path) -> None:
     """Create ``folder`` and write a file in it. Raises StorageError, so that a run fails before it computes."""
     folder = Path(folder)
     probe = temporary_name(folder / "probe")
-    with storage_errors(probe):
+    with storage_errors(folder):  # the name of the probe would say nothing to anybody
         folder.mkdir(parents=True, exist_ok=True)
         try:
             probe.write_bytes(b"writable")

@@ -42,13 +42,14 @@ class Failure:
     line: str
     trace: str = ""
     at: int = 0  # time.time_ns
+    mistake: bool = False  # something to put right: its line begins with "error:", as those of the command line do
 
 
 def describe(error: BaseException) -> Failure:
     """What ``error`` means for the user and for the exit code."""
     now = time.time_ns()
     if isinstance(error, RunError):
-        return Failure(error.exit_code, str(error), at=now)
+        return Failure(error.exit_code, str(error), at=now, mistake=error.exit_code != INTERRUPTED)
     if isinstance(error, KeyboardInterrupt):
         return Failure(INTERRUPTED, "interrupted", at=now)
     if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":  # torch's, by name
@@ -272,7 +273,7 @@ def _end(rank: int | None, failure: Failure, status_file: Path | None) -> int:
     known = status.read(status_file) if status_file else None
     if failure.code not in _AGREED and known and known.checkpoint:
         line += f"; last checkpoint: {known.checkpoint}"
-    print(f"{failure.trace}{line}", file=sys.stderr, flush=True)
+    print(f"{failure.trace}{'error: ' if failure.mistake else ''}{line}", file=sys.stderr, flush=True)
     if known and (known.state == "running" or (rank and failure.code not in _AGREED)):
         state = "interrupted" if failure.code == INTERRUPTED else "failed"
         with contextlib.suppress(StorageError):  # the disk may be why it failed
