@@ -70,7 +70,7 @@ def test_one_process_runs_in_place(tmp_path, capfd, monkeypatch):
     monkeypatch.setenv("RANK", "0")
     assert launch(light_jobs.end, ("data error", 0), 1, tmp_path) == errors.USER
     assert launch(light_jobs.end, ("data error", 1), 1, tmp_path) == errors.OK
-    assert capfd.readouterr().err == "datasets/x: not found\n"
+    assert capfd.readouterr().err == "error: datasets/x: not found\n"
 
 
 def test_several_processes_inside_of_a_worker_are_refused(tmp_path, monkeypatch):
@@ -87,7 +87,7 @@ def test_the_others_are_ended_also_when_they_ignore_sigterm(tmp_path, capfd, war
     code, seconds = run(light_jobs.one_fails_others_wait, (deaf_rank,), tmp_path)
     assert code == errors.USER
     assert seconds < 5
-    assert capfd.readouterr().err == "rank 0: datasets/x: not found\n"
+    assert capfd.readouterr().err == "error: rank 0: datasets/x: not found\n"
 
 
 def test_an_agreed_end_gives_rank_0_the_time_to_save(tmp_path, warm):
