@@ -107,7 +107,9 @@ def _curves(table: Table, key: str, name: str) -> str:
         if log:  # the interesting part is the end, where the values are small
             axes.set_yscale("log")
             axes.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
-            axes.yaxis.set_minor_formatter(lambda value, _: f"{value:g}" if f"{value:e}"[0] in "235" else "")
+            between = "235" if max(values) < 50 * min(values) else ""  # over several decades they would overlap
+            axes.yaxis.set_minor_formatter(lambda value, _: f"{value:g}" if f"{value:e}"[0] in between else "")
+            axes.set_ylim(bottom=0.7 * min(values))  # a band may reach below zero
         axes.set_ylabel(name + (", log scale" if log else ""))
         axes.margins(x=0.01)
         columns = 3 if len(table.rows) > 4 else min(len(table.rows), 2)
