@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import importlib
 import multiprocessing
 import os
-import pickle
 import shutil
 import signal
 import socket
@@ -127,13 +127,13 @@ def launch(
     probe_writable(log_folder)
     threads = threads_per_process or max(1, (os.cpu_count() or 1) // nproc)
     store_folder = tempfile.mkdtemp(prefix="randomix-")
-    payload = pickle.dumps((worker, args))  # by name: the child sets its environment before it imports the worker
+    name = f"{worker.__module__}:{worker.__qualname__}"  # imported by the child once its environment is set
     job = _Job(multiprocessing.get_context(_START_METHOD))
     try:
         with _forwarding(job):
             for rank in range(nproc):
                 environment = _environment(rank, nproc, threads, f"{store_folder}/store")
-                job.start(payload, environment, Path(log_folder) / f"rank-{rank}.log" if rank else None)
+                job.start((name, args), environment, Path(log_folder) / f"rank-{rank}.log" if rank else None)
             rank, failure = job.watch()
         return OK if failure is None else _end(rank, failure, status_file)
     finally:
@@ -182,9 +182,9 @@ class _Job:
         self.signals: list[int] = []  # received, not yet passed on
         self._asked = 0.0
 
-    def start(self, payload: bytes, environment: dict[str, str], log: Path | None) -> None:
+    def start(self, call: tuple[Any, ...], environment: dict[str, str], log: Path | None) -> None:
         reports, sender = self.context.Pipe(duplex=False)
-        process = self.context.Process(target=_enter, args=(payload, environment, log, sender))
+        process = self.context.Process(target=_enter, args=(*call, environment, log, sender))
         process.start()
         sender.close()
         self.workers.append(_Worker(process, reports))
@@ -281,8 +281,14 @@ def _end(rank: int | None, failure: Failure, status_file: Path | None) -> int:
     return failure.code
 
 
-def _enter(payload: bytes, environment: dict[str, str], log: Path | None, reports: Connection) -> None:
-    """Where a worker process begins, before it imports anything heavy."""
+def _enter(
+    worker: str,
+    args: tuple[Any, ...],
+    environment: dict[str, str],
+    log: Path | None,
+    reports: Connection,
+) -> None:
+    """Where a worker process begins; ``worker`` is "module:function"."""
     for number in _FORWARDED:
         signal.signal(number, lambda *_: os._exit(INTERRUPTED))  # until a Stopper takes over there is nothing to save
     os.environ.update(environment)
@@ -291,7 +297,7 @@ def _enter(payload: bytes, environment: dict[str, str], log: Path | None, report
             os.dup2(file.fileno(), 1)
             os.dup2(file.fileno(), 2)
     threading.Thread(target=_end_with_parent, daemon=True).start()
-    failure = run_guarded(_call, (payload,))
+    failure = run_guarded(_call, (worker, args))
     if failure is None:
         return
     if log is not None:
@@ -301,9 +307,9 @@ def _enter(payload: bytes, environment: dict[str, str], log: Path | None, report
     sys.exit(failure.code)
 
 
-def _call(payload: bytes) -> Any:
-    worker, args = pickle.loads(payload)  # from our own parent
-    return worker(*args)
+def _call(worker: str, args: tuple[Any, ...]) -> Any:
+    module, _, function = worker.partition(":")
+    return getattr(importlib.import_module(module), function)(*args)
 
 
 def _end_with_parent() -> None:
