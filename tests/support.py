@@ -13,8 +13,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+import datasets
+from randomix import mixers
 from randomix.engine.checkpoint import FORMAT, REQUIRED
+from randomix.engine.distributed import World
+from randomix.engine.optim import resolve_precision
 from randomix.engine.runfolder import RunFolder
+from randomix.engine.schema import parse
+from randomix.engine.trainer import Trainer
 from randomix.errors import RunError
 from randomix.records import identity
 from randomix.runs import build
@@ -76,7 +82,6 @@ def group_net(config: Mapping[str, Any], *, sample_shape: tuple[int, ...], num_c
 
 def train(config: Mapping[str, Any], model_factory: Any = None) -> RunFolder:
     """Train in this process and return the run's folder; errors come through."""
-    import datasets
     import models
 
     assert build.run_training(config, datasets.build, model_factory or models.build) == 0
@@ -131,3 +136,27 @@ def wait(pids: list[int], seconds: float = 60.0) -> list[int]:
 def same_tensors(left: Mapping[str, Tensor], right: Mapping[str, Tensor]) -> bool:
     """Whether two state dictionaries are bit-equal."""
     return left.keys() == right.keys() and all(torch.equal(left[k], right[k]) for k in left)
+
+
+def make_trainer(config, world=None, model_factory=group_net):
+    """A trainer as a run would make it, on the CPU and without other ranks."""
+    world = world or World()
+    parsed = parse(config)
+    data = datasets.build(parsed.dataset)
+    torch.manual_seed(parsed.seed)
+    model = model_factory(parsed.model, sample_shape=data.sample_shape, num_classes=data.num_classes)
+    mixer = mixers.build(parsed.mixer, num_classes=data.num_classes)
+    return Trainer(parsed, data, model, mixer, world, resolve_precision(parsed.trainer.precision, world.device))
+
+
+def stop_once(original, at):
+    """``Stopper.check`` that is asked to stop at a step, the first time."""
+
+    def check(self, step, loss=None):
+        if step == at and not check.done:
+            check.done = True
+            self.request("SIGUSR1")
+        return original(self, step, loss)
+
+    check.done = False
+    return check

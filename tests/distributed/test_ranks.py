@@ -13,8 +13,7 @@ from randomix.engine import distributed
 from randomix.engine.distributed import World
 from randomix.engine.launcher import STORE
 from randomix.engine.stopper import Stopper
-from tests.engine.test_training import make_trainer
-from tests.support import fork, group_net, tiny_config, wait
+from tests.support import fork, group_net, make_trainer, tiny_config, wait
 
 
 def on_ranks(ranks: int, call, folder: Path) -> None:

@@ -1,43 +1,26 @@
 """Whole runs on a few synthetic images: what they write, and that continuing one changes nothing."""
 
 import json
-import os
-import signal
-from dataclasses import replace
 
 import pytest
 import torch
 
 import datasets
 import models
-from randomix import files, mixers
+from randomix import files
 from randomix.engine import status
-from randomix.engine.distributed import World
-from randomix.engine.optim import resolve_precision
 from randomix.engine.runfolder import RunFolder
-from randomix.engine.schema import parse
-from randomix.engine.stopper import Decision, Stopper
-from randomix.engine.trainer import Trainer
-from randomix.errors import ConfigError, DataError, Interrupted, NonFiniteError, StorageError
+from randomix.engine.stopper import Stopper
+from randomix.errors import ConfigError, DataError, Interrupted
 from randomix.records import identity, record
-from randomix.runs import build, session
-from tests.support import group_net, tiny_config, train, weights_digest
+from randomix.runs import build
+from tests.support import group_net, make_trainer, stop_once, tiny_config, train, weights_digest
 
 TIMES = {"seconds", "cpu_seconds", "images_per_second"}
 
 
 def curve(folder):
     return [{k: v for k, v in m.items() if k not in TIMES} for m in files.read_jsonl(folder.metrics)]
-
-
-def make_trainer(config, world=None, model_factory=group_net):
-    world = world or World()
-    parsed = parse(config)
-    data = datasets.build(parsed.dataset)
-    torch.manual_seed(parsed.seed)
-    model = model_factory(parsed.model, sample_shape=data.sample_shape, num_classes=data.num_classes)
-    mixer = mixers.build(parsed.mixer, num_classes=data.num_classes)
-    return Trainer(parsed, data, model, mixer, world, resolve_precision(parsed.trainer.precision, world.device))
 
 
 @pytest.fixture(scope="module")
@@ -150,131 +133,10 @@ def test_metrics_written_after_the_checkpoint_are_not_doubled(tmp_path, monkeypa
     assert [m["epoch"] for m in files.read_jsonl(folder.metrics)] == [1, 2, 3]
 
 
-def test_a_loss_that_is_not_finite_stops_before_the_update(tmp_path):
-    trainer = make_trainer(tiny_config(tmp_path))
-    (batch,) = trainer.loader.batches(0, 1)
-    before = {k: v.clone() for k, v in trainer.model.state_dict().items()}
-    batch.inputs[0, 0, 0, 0] = float("nan")
-    with Stopper(trainer.guard) as stopper, pytest.raises(NonFiniteError, match=r"step 0 .*lr 0.05.*mixer randomix"):
-        trainer.step(0, batch, stopper)
-    assert all(torch.equal(before[k], v) for k, v in trainer.model.state_dict().items())
-
-
-def test_a_diverging_run_exits_3_and_keeps_its_last_good_checkpoint(tmp_path, monkeypatch):
-    config = tiny_config(tmp_path)
-    original = Trainer.step
-
-    def poisoned(self, step, batch, stopper):
-        if step == 8:
-            batch.inputs.fill_(float("inf"))
-        return original(self, step, batch, stopper)
-
-    monkeypatch.setattr(Trainer, "step", poisoned)
-    with pytest.raises(NonFiniteError) as caught:
-        train(config)
-    assert caught.value.exit_code == 3
-    folder = RunFolder(identity.run_folder(config))
-    known = status.read(folder.status)
-    assert (known.state, known.exit_code) == ("failed", 3)
-    from randomix.engine.checkpoint import read
-
-    assert read(folder.checkpoints / "last.pt")["step"] == 6
-
-
-def test_nothing_is_saved_after_a_bad_step_that_is_noticed_late(tmp_path, monkeypatch):
-    """As on a GPU, where the guard's answer comes some steps later than the signal that stops the run."""
-
-    def late(self, step, loss=None):
-        if step == 3:
-            loss = loss * float("nan")
-        if step == 4:
-            self.request("SIGTERM")
-        if loss is not None:
-            self.guard.observe(step, loss)
-        return Decision(bool(self.reason), False)
-
-    monkeypatch.setattr(Stopper, "check", late)
-    config = tiny_config(tmp_path)
-    with pytest.raises(NonFiniteError, match="not finite at step 3"):
-        train(config)
-    assert not list(RunFolder(identity.run_folder(config)).checkpoints.glob("*.pt"))
-
-
-def test_a_signal_during_the_final_evaluation_keeps_the_training(tmp_path, monkeypatch):
-    config = tiny_config(tmp_path, evaluators=["clean", "noise"], evaluator={"noise": {"sigma": 0.1}})
-    original = session.run_evaluators
-
-    def signalled(*arguments, **settings):
-        os.kill(os.getpid(), signal.SIGTERM)
-        return original(*arguments, **settings)
-
-    monkeypatch.setattr(session, "run_evaluators", signalled)
-    with pytest.raises(Interrupted, match="SIGTERM at step 12 of 12"):
-        train(config)
-    folder = RunFolder(identity.run_folder(config))
-    assert status.read(folder.status).state == "interrupted"
-    monkeypatch.undo()
-    assert record.read(train(config).record).metric("noise_error") is not None
-
-
-@pytest.mark.parametrize(
-    ("changes", "message"),
-    [
-        ({"trainer": {"precision": "auto"}}, "trainer.precision: the checkpoint was trained in fp32"),
-        ({"dataset": {"root": "elsewhere"}}, "dataset: the checkpoint was trained on"),
-    ],
-)
-def test_a_run_is_not_continued_as_another(tmp_path, monkeypatch, changes, message):
-    config = tiny_config(tmp_path)
-    monkeypatch.setattr(Stopper, "check", _stop_once(Stopper.check, at=3))
-    with pytest.raises(Interrupted):
-        train(config)
-    trainer = make_trainer(config, model_factory=models.build)
-    trainer.precision = replace(trainer.precision, name="bf16" if "trainer" in changes else "fp32")
-    if "dataset" in changes:
-        trainer.data = {"source": "other images"}
-    from randomix.engine.checkpoint import read
-
-    with pytest.raises(ConfigError, match=message):
-        trainer.load_state(read(RunFolder(identity.run_folder(config)).checkpoints / "last.pt"))
-
-
 def test_a_finished_run_says_when_it_was_evaluated_otherwise(finished, capsys):
     config, folder = finished
     train(config | {"evaluators": ["noise"]})
     assert f"for these evaluators run python eval.py checkpoint={folder.root}" in capsys.readouterr().out
-
-
-def test_running_out_of_memory_has_its_own_exit_code(tmp_path, monkeypatch, capsys):
-    def exhausted(self, step, batch, stopper):
-        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB")
-
-    monkeypatch.setattr(Trainer, "step", exhausted)
-    config = tiny_config(tmp_path)
-    with pytest.raises(torch.OutOfMemoryError):
-        train(config)
-    known = status.read(RunFolder(identity.run_folder(config)).status)
-    assert (known.state, known.exit_code) == ("failed", 4)
-    assert "lower recipe.batch_size" in known.reason
-
-
-def test_an_error_with_a_full_disk_is_still_the_first_error(tmp_path, monkeypatch):
-    config = tiny_config(tmp_path)
-
-    def full(*arguments, **settings):
-        raise StorageError("disk full: the checkpoint")
-
-    monkeypatch.setattr(session.Checkpointer, "save", full)
-    original = session.Status.update
-
-    def update(self, state, **settings):
-        if state == "failed":
-            raise StorageError("disk full: the status")
-        original(self, state, **settings)
-
-    monkeypatch.setattr(session.Status, "update", update)
-    with pytest.raises(StorageError, match="the checkpoint"):
-        train(config)
 
 
 def test_accumulated_gradients_equal_those_of_the_whole_batch(tmp_path):
@@ -309,23 +171,12 @@ def test_reduced_precision_trains_and_continues_bit_equal(tmp_path, monkeypatch,
     config = tiny_config(tmp_path / "a", trainer={"precision": precision, "device": "auto"}, recipe={"epochs": 1})
     whole = train(config)
     config["output_root"] = str(tmp_path / "b")
-    monkeypatch.setattr(Stopper, "check", _stop_once(Stopper.check, at=3))
+    monkeypatch.setattr(Stopper, "check", stop_once(Stopper.check, at=3))
     with pytest.raises(Interrupted):
         train(config)
     again = train(config)
     assert weights_digest(again) == weights_digest(whole)
     assert record.read(again.record).provenance["precision"] == precision
-
-
-def _stop_once(original, at):
-    def check(self, step, loss=None):
-        if step == at and not check.done:
-            check.done = True
-            self.request("SIGUSR1")
-        return original(self, step, loss)
-
-    check.done = False
-    return check
 
 
 def test_a_batch_larger_than_the_data_is_one_line(tmp_path):
