@@ -65,11 +65,16 @@ def test_surplus_noise_is_ignored():
     assert torch.equal(whole, functional.fmix_mask(tall[:2], (12, 20), 0.4, spectrum="code"))
 
 
-@pytest.mark.parametrize("spatial", [(20,), (12, 20), (5, 12, 7)])
-@pytest.mark.parametrize("spectrum", ["paper", "code"])
+def test_the_authors_spectrum_refuses_volumes():
+    with pytest.raises(ValueError, match="code"):
+        functional.fmix_mask(torch.zeros(5, 12, 4, 2), (5, 12, 7), 0.4, spectrum="code")
+
+
+@pytest.mark.parametrize(
+    ("spatial", "spectrum"),
+    [((20,), "paper"), ((12, 20), "paper"), ((5, 12, 7), "paper"), ((20,), "code"), ((12, 20), "code")],
+)  # the authors' code has no 3-D: the test above
 def test_fmix_masks_hold_the_largest_pixels(spatial, spectrum):
-    if spectrum == "code" and len(spatial) == 3:
-        pytest.skip("the authors' code has no 3-D")
     noise, pixels = fmix_noise(spatial, spectrum), math.prod(spatial)
     image = masks.low_frequency(torch.from_numpy(noise), spatial, 3.0, spectrum)
     for lam in (0.0, 0.123, 0.5, 0.999, 1.0):
