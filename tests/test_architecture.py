@@ -35,7 +35,15 @@ LAYERS = {  # package: what it may import of ours
     "randomix.masks": {"randomix.masks"},
     "randomix.devices": set(),
     "randomix.rng": set(),
-    "randomix.functional": {"randomix.functional", "randomix.masks", "randomix.types", "randomix.devices"},
+    "randomix.functional": {
+        "randomix.functional",
+        "randomix.masks",
+        "randomix.saliency",
+        "randomix.labelling",
+        "randomix.transport",
+        "randomix.types",
+        "randomix.devices",
+    },
     "randomix.losses": {"randomix.losses"},
     "randomix.mixers": {
         "randomix.mixers",

@@ -1,0 +1,14 @@
+"""The mixing methods as pure functions: every random draw is an argument, no argument is modified.
+
+Shapes: inputs (N, C, *spatial) in 1-D, 2-D or 3-D, any floating dtype, device and memory format, all three kept;
+targets (N, K), mixed in float32; perm (N,) integers on the inputs' device: sample i is paired with perm[i].
+lam is the share of each sample's own label: a float for the whole batch, or a tensor (N,), one for each sample.
+The batch functions raise ValueError where the sizes disagree; none of them waits for the device.
+"""
+
+from randomix.functional.boxes import cutmix, cutmix_box
+from randomix.functional.fourier import fmix, fmix_mask
+from randomix.functional.linear import mixup
+from randomix.functional.resizing import resizemix, resizemix_boxes
+
+__all__ = ["cutmix", "cutmix_box", "fmix", "fmix_mask", "mixup", "resizemix", "resizemix_boxes"]
