@@ -48,3 +48,19 @@ def pair_batch(mixed: Tensor, inputs: Tensor, targets: Tensor, perm: Tensor, lam
         return MixedBatch(mixed, torch.lerp(partner, targets, lam), shares)
     shares = lam.to(torch.float32).reshape(-1).expand(count).contiguous()
     return MixedBatch(mixed, torch.lerp(partner, targets, shares[:, None]), shares)
+
+
+def gradient_norm(gradient: Tensor) -> Tensor:
+    """Saliency (N, *S) float32 of gradients (N, C, *S): the root of the channels' mean square.
+
+    A sample whose saliency is zero everywhere or not finite somewhere (half precision under- or overflows) gets 1
+    everywhere: nothing is known about it. Source: Kim et al., Puzzle Mix (ICML 2020), section 3.1; the mean over
+    channels is the authors' code.
+    """
+    gradient = gradient.float()
+    axes = tuple(range(1, gradient.ndim))
+    largest = gradient.abs().amax(axes, keepdim=True)
+    known = (largest > 0) & (largest < torch.inf)  # False for NaN, too
+    scale = torch.where(known, largest, 1.0)  # squares of very small or large gradients leave the range of float32
+    norm = (gradient / scale).square().mean(1).sqrt()
+    return torch.where(known[:, 0], norm * scale[:, 0], 1.0)
