@@ -41,12 +41,14 @@ class MixedBatch:
 class MixedForward:
     """What the trainer consumes: logits (N, K), targets (N, K) float32, lam (N,).
 
-    aux_loss: a scalar that a method adds to the loss of (logits, targets), or None.
+    loss_weight: factor of the loss of (logits, targets).
+    aux_loss: a scalar that a method adds to that, or None.
     name: the registry name of the method that was used (the drawn candidate of a composite).
     """
 
     logits: Tensor
     targets: Tensor
     lam: Tensor
+    loss_weight: float = 1.0
     aux_loss: Tensor | None = None
     name: str = ""

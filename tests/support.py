@@ -145,7 +145,7 @@ def make_trainer(config, world=None, model_factory=group_net):
     data = datasets.build(parsed.dataset)
     torch.manual_seed(parsed.seed)
     model = model_factory(parsed.model, sample_shape=data.sample_shape, num_classes=data.num_classes)
-    mixer = mixers.build(parsed.mixer, num_classes=data.num_classes)
+    mixer = mixers.build(parsed.mixer, num_classes=data.num_classes, mean=data.mean, std=data.std)
     return Trainer(parsed, data, model, mixer, world, resolve_precision(parsed.trainer.precision, world.device))
 
 

@@ -18,8 +18,9 @@ LAYERS = {  # package: what it may import of ours
         "randomix.types",
         "randomix.errors",
         "randomix.files",
+        "randomix.networks",
     },
-    "randomix.robustness": {"randomix.robustness", "randomix.engine", "randomix.errors"},
+    "randomix.robustness": {"randomix.robustness", "randomix.engine", "randomix.errors", "randomix.networks"},
     "randomix.runs": {
         "randomix.runs",
         "randomix.robustness",
@@ -52,7 +53,9 @@ LAYERS = {  # package: what it may import of ours
         "randomix.types",
         "randomix.rng",
         "randomix.devices",
+        "randomix.networks",
     },
+    "randomix.networks": {"randomix.types"},
     "models": {"models", "randomix.types", "randomix.errors"},
     "datasets": {
         "datasets",

@@ -138,12 +138,20 @@ def broadcast_object(value: Any) -> Any:
 
 
 def sync_buffers(module: nn.Module) -> None:
-    """Give every rank rank 0's buffers (running statistics): before an evaluation that the ranks share."""
+    """Give every rank rank 0's buffers (running statistics); one broadcast for each of their types."""
+    import torch
     import torch.distributed as dist
 
-    if dist.is_initialized():
-        for buffer in module.buffers():
-            dist.broadcast(buffer.detach(), src=0)
+    if not dist.is_initialized():
+        return
+    by_type: dict[torch.dtype, list[Tensor]] = {}
+    for buffer in module.buffers():
+        by_type.setdefault(buffer.dtype, []).append(buffer.detach())
+    for buffers in by_type.values():
+        flat = torch.cat([buffer.flatten() for buffer in buffers])
+        dist.broadcast(flat, src=0)
+        for buffer, part in zip(buffers, flat.split([b.numel() for b in buffers]), strict=True):
+            buffer.copy_(part.view_as(buffer))
 
 
 def ddp(module: nn.Module, world: World) -> nn.Module:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 
 import torch
@@ -13,6 +13,7 @@ from torch.nn import functional as F
 from randomix.engine.distributed import World, all_reduce_sum, current_world
 from randomix.engine.protocols import Batch, EvalSet
 from randomix.errors import NonFiniteError
+from randomix.networks import evaluation_mode, unwrap
 
 ECE_BINS = 15
 _COUNTS = 5  # correct1, correct5, total, loss sum, samples with NaN or infinite logits; then 3 numbers a bin
@@ -76,7 +77,7 @@ def evaluate(
     are restored. Raises NonFiniteError on every rank if any sample's logits are NaN or infinite.
     """
     world = world or current_world()
-    module = model.module if isinstance(model, nn.parallel.DistributedDataParallel) else model
+    module = unwrap(model)
     totals: Tensor | None = None
     with evaluation_mode(module):
         for batch in eval_set.batches(batch_size, world.rank, world.world_size):
@@ -89,18 +90,6 @@ def evaluate(
     if totals is None:
         totals = torch.zeros(_COUNTS + 3 * ECE_BINS, dtype=torch.float64, device=world.device)
     return _result((reduce or all_reduce_sum)(totals).tolist())
-
-
-@contextmanager
-def evaluation_mode(module: nn.Module) -> Iterator[None]:
-    """Evaluation mode inside, and each submodule's own mode again afterwards: frozen parts stay as they were."""
-    training = [part for part in module.modules() if part.training]
-    module.eval()
-    try:
-        yield
-    finally:
-        for part in training:
-            part.training = True
 
 
 def _count(logits: Tensor, labels: Tensor) -> Tensor:

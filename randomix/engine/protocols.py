@@ -48,6 +48,8 @@ class Data(Protocol):
     num_classes: int
     sample_shape: tuple[int, ...]  # (C, *S)
     class_names: tuple[str, ...]
+    mean: tuple[float, ...]  # per channel, of pixels in [0, 1]: what the training inputs are normalised with
+    std: tuple[float, ...]
     num_train: int
     num_test: int
 

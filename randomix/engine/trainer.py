@@ -81,6 +81,7 @@ class Trainer:
         # The inner module is compiled, then wrapped; ``self.model`` stays bare for evaluation and checkpoints.
         self.network = distributed.ddp(_compiled(self.model) if settings.compile else self.model, world)
         self._parameters = list(self.model.parameters())
+        self._sync_statistics = world.world_size > 1 and mixer.reads_statistics
 
     # -- one step ------------------------------------------------------------------------------------------------
 
@@ -92,6 +93,8 @@ class Trainer:
         """
         self._set_learning_rate(step)
         self._seed_torch(step)
+        if self._sync_statistics:
+            distributed.sync_buffers(self.model)  # the method sees rank 0's on every rank, as after a resume
         parts = self.recipe.accumulate
         chunks = zip(batch.inputs.chunk(parts), batch.labels.chunk(parts), strict=True)
         total = torch.zeros((), device=self.world.device)
@@ -131,7 +134,7 @@ class Trainer:
         rng = self.rng.at(step) if part == 0 else self.rng.at(step).child(f"part{part}")
         with self.precision.autocast():
             forward = self.mixer.forward_mixed(self.network, inputs, labels, rng)
-        loss = self.criterion(forward.logits, forward.targets)
+        loss = self.criterion(forward.logits, forward.targets) * forward.loss_weight
         if forward.aux_loss is not None:
             loss = loss + forward.aux_loss
         self.scaler.scale(loss / self.recipe.accumulate).backward()

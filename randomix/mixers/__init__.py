@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from randomix.mixers.base import Mixer
 
-_NOT_METHODS = frozenset({"base"})
+_NOT_METHODS = frozenset({"base", "base_network"})
 
 
 def available() -> list[str]:

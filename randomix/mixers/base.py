@@ -1,7 +1,8 @@
 """The base classes of every method, from what a method needs to know least to most.
 
 Mixer: runs the model itself. BatchMixer: can hand out its mixed batch without a model. InputMixer: mixes inputs before
-the network, and only that. PairMixer: an InputMixer that blends each sample with one partner of the batch.
+the network, and only that. PairMixer: an InputMixer that blends each sample with one partner of the batch. Those that
+need the network itself are in ``base_network``.
 """
 
 from __future__ import annotations
@@ -122,6 +123,8 @@ class Mixer(ABC):
     """
 
     mode: ClassVar[MixedMode]
+    spatial_dims: ClassVar[tuple[int, ...]] = (1, 2, 3)
+    reads_statistics: bool = False  # whether what it does depends on the network's running statistics
 
     def __init__(self, *, num_classes: int | None = None) -> None:
         if num_classes is not None and (not isinstance(num_classes, int | np.integer) or num_classes < 1):
@@ -138,6 +141,15 @@ class Mixer(ABC):
     def name(self) -> str:
         """The registry name: the module in which the class is defined."""
         return type(self).__module__.rpartition(".")[2]
+
+    def check_shape(self, sample_shape: Sequence[int]) -> None:
+        """Raise ValueError, with the fix, if it cannot mix samples (C, *S): to be called before training."""
+        if len(sample_shape) - 1 not in self.spatial_dims:
+            covered = " and ".join(f"{dims}-D" for dims in self.spatial_dims)
+            raise ValueError(f"{self.name} mixes {covered} samples only, not {tuple(sample_shape)}; use another method")
+
+    def check_network(self, model: nn.Module) -> None:  # noqa: B027
+        """Raise ValueError if ``model`` lacks what the method needs of it: to be called before training."""
 
     @abstractmethod
     def forward_mixed(self, model: nn.Module, inputs: Tensor, labels: Tensor, rng: StepRng) -> MixedForward:

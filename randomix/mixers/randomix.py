@@ -37,7 +37,7 @@ class RandoMix(BatchMixer):
     candidates: methods of any kind, as registry names, mappings (``{"name": "fmix", "alpha": 0.2}``) or mixers.
     weights: relative frequencies, one for each candidate, >= 0; None is equal weights.
     alpha: of Beta(alpha, alpha), > 0, and granularity are handed to the candidates given by name or mapping that have
-    such a setting and do not set it themselves.
+    such a setting and do not set it themselves; so are mean and std, what the inputs were normalised with.
     granularity: "batch" draws one method for the batch, the same on all ranks (equal work); "sample" one for each
     sample, whose partner comes from the whole batch: it runs every drawn method and needs candidates that mix inputs.
     """
@@ -51,18 +51,36 @@ class RandoMix(BatchMixer):
         weights: Sequence[float] | None = None,
         alpha: float = 1.0,
         granularity: str = "batch",
+        mean: Sequence[float] | None = None,
+        std: Sequence[float] | None = None,
         num_classes: int | None = None,
     ) -> None:
         super().__init__(num_classes=num_classes)
         require_positive("alpha", alpha)
         require_choice("granularity", granularity, GRANULARITIES)
-        self.candidates = _mixers(candidates, alpha=alpha, granularity=granularity, num_classes=num_classes)
+        shared = {"alpha": alpha, "granularity": granularity, "mean": mean, "std": std, "num_classes": num_classes}
+        self.candidates = _mixers(candidates, shared)
         self.weights = _weights(weights, len(self.candidates))
-        self.alpha, self.granularity = alpha, granularity
+        self.alpha, self.granularity, self.mean, self.std = alpha, granularity, mean, std
         self.mode = _joint_mode([c.mode for c, w in zip(self.candidates, self.weights, strict=True) if w > 0])
         self._upper = np.cumsum(self.weights) / sum(self.weights)
         if granularity == "sample":
             self._require_input_mixers()
+
+    @property
+    def reads_statistics(self) -> bool:
+        """Whether what a candidate does depends on the network's running statistics."""
+        return any(c.reads_statistics for c in self.candidates)
+
+    def check_shape(self, sample_shape: Sequence[int]) -> None:
+        """Raise ValueError if a candidate cannot mix samples (C, *S)."""
+        for candidate in self.candidates:
+            candidate.check_shape(sample_shape)
+
+    def check_network(self, model: nn.Module) -> None:
+        """Raise ValueError if ``model`` lacks what a candidate needs of it."""
+        for candidate in self.candidates:
+            candidate.check_network(model)
 
     def forward_mixed(self, model: nn.Module, inputs: Tensor, labels: Tensor, rng: StepRng) -> MixedForward:
         """Run the drawn candidate on inputs (N, C, *S); labels (N,) integers or (N, K) dense."""
@@ -101,10 +119,10 @@ class RandoMix(BatchMixer):
             )
 
 
-def _mixers(candidates: Sequence[Candidate], num_classes: int | None, **shared: Any) -> list[Mixer]:
+def _mixers(candidates: Sequence[Candidate], shared: Mapping[str, Any]) -> list[Mixer]:
     if isinstance(candidates, str | Mapping) or len(candidates) == 0:
         raise ValueError(f"candidates must be a list of at least 1 mixer, got {candidates!r}")
-    return [c if isinstance(c, Mixer) else build(c, num_classes=num_classes, **shared) for c in candidates]
+    return [c if isinstance(c, Mixer) else build(c, **shared) for c in candidates]
 
 
 def _weights(weights: Sequence[float] | None, count: int) -> list[float]:

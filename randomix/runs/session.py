@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 import yaml
+from torch import nn
 
 from randomix import files, mixers
 from randomix.engine import checkpoint as checkpoints
@@ -27,6 +28,7 @@ from randomix.engine.status import Status
 from randomix.engine.stopper import Stopper
 from randomix.engine.trainer import Trainer
 from randomix.errors import BUG, OK, ConfigError, DataError, Interrupted, RunError, StorageError
+from randomix.mixers.base import Mixer
 from randomix.records import identity, provenance, record
 from randomix.robustness.evaluators import check_evaluators, run_evaluators
 from randomix.runs.setup import set_up_torch
@@ -117,11 +119,21 @@ class TrainingSession:
         check_evaluators(self.config.evaluators, self.config.evaluator, data.sample_shape)
         torch.manual_seed(self.config.seed)  # the initial weights
         model = model_factory(self.config.model, sample_shape=data.sample_shape, num_classes=data.num_classes)
-        mixer = mixers.build(self.config.mixer, num_classes=data.num_classes)
+        mixer = self._build_mixer(data, model)
         self.trainer = Trainer(self.config, data, model, mixer, self.world, precision)
         log = self.reporter.warn
         self.checkpointer = Checkpointer(self.folder.checkpoints, keep_last=settings.keep_last, log=log)
         return data
+
+    def _build_mixer(self, data: Data, model: nn.Module) -> Mixer:
+        """The method, which must be able to mix these samples and find what it needs in the network."""
+        try:
+            mixer = mixers.build(self.config.mixer, num_classes=data.num_classes, mean=data.mean, std=data.std)
+            mixer.check_shape(data.sample_shape)
+            mixer.check_network(model)
+        except ValueError as error:
+            raise ConfigError([f"mixer={self.config.mixer['name']}: {error}"]) from error
+        return mixer
 
     def _check_data(self, num_train: int) -> None:
         batch = self.config.recipe.batch_size

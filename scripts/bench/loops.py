@@ -71,7 +71,7 @@ def make_trainer(setting: Setting, data: Data, mixer: str | dict[str, Any]) -> T
     )  # fmt: skip
     world = World(device=setting.torch_device)
     precision = resolve_precision(setting.precision, setting.torch_device)
-    built = mixers.build(mixer, num_classes=setting.classes)
+    built = mixers.build(mixer, num_classes=setting.classes, mean=data.mean, std=data.std)
     trainer = Trainer(config, data, network(setting), built, world, precision)
     trainer.model.train()
     return trainer

@@ -1,0 +1,206 @@
+"""What methods and evaluations do to a network from outside: unwrap it, freeze it, tap it, take its input gradient."""
+
+from __future__ import annotations
+
+import sys
+import weakref
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.nn.parallel import DistributedDataParallel
+
+from randomix.types import Tap
+
+FP16_SCALE = (
+    64.0  # of a summed loss: keeps small input gradients in float16's range, and weight gradients below its top
+)
+
+
+def unwrap(model: nn.Module) -> nn.Module:
+    """The network itself, without DistributedDataParallel and torch.compile around it."""
+    while True:
+        if isinstance(model, DistributedDataParallel):
+            model = model.module
+        elif isinstance(inner := getattr(model, "_orig_mod", None), nn.Module):
+            model = inner
+        else:
+            return model
+
+
+def is_compiled(model: nn.Module) -> bool:
+    """Whether calling ``model`` runs a compiled graph: numbers that change with each step then have to be tensors."""
+    inner = model.module if isinstance(model, DistributedDataParallel) else model
+    return hasattr(inner, "_orig_mod") or getattr(inner, "_compiled_call_impl", None) is not None
+
+
+@contextmanager
+def evaluation_mode(module: nn.Module) -> Iterator[None]:
+    """Evaluation mode inside, and each submodule's own mode again afterwards: frozen parts stay as they were."""
+    training = [part for part in module.modules() if part.training]
+    module.eval()
+    try:
+        yield
+    finally:
+        for part in training:
+            part.training = True
+
+
+# --- Taps ------------------------------------------------------------------------------------------------------------
+
+
+def num_taps(model: nn.Module) -> int:
+    """How many taps a network has; ValueError for one without, with the way to get them."""
+    count = getattr(unwrap(model), "num_taps", None)
+    if not isinstance(count, int):
+        raise ValueError(
+            f"{type(unwrap(model)).__name__} has no taps: give its forward a `tap` argument and the attribute "
+            "num_taps, or wrap it with randomix.networks.hooked(model, names)"
+        )
+    return count
+
+
+_SHAPES: weakref.WeakKeyDictionary[nn.Module, dict[tuple[int, ...], list[tuple[int, ...]]]] = (
+    weakref.WeakKeyDictionary()
+)
+
+
+def tap_shapes(model: nn.Module, inputs: Tensor) -> list[tuple[int, ...]]:
+    """Shape (C, *S) of the features at each tap for inputs (N, C, *S); learnt from one sample, once a network."""
+    module = unwrap(model)
+    count, known = num_taps(module), _SHAPES.setdefault(module, {})
+    key = tuple(inputs.shape[1:])
+    if key not in known:
+        found: list[tuple[int, ...]] = [()] * count
+
+        def record(index: int, features: Tensor) -> Tensor:
+            found[index] = tuple(features.shape[1:])
+            return features
+
+        with evaluation_mode(module), torch.no_grad():
+            module(inputs[:1], tap=record)
+        known[key] = found
+    return known[key]
+
+
+class Hooked(nn.Module):
+    """A network without taps, given them: tap 0 is its input, tap i the output of its submodule ``names[i - 1]``.
+
+    A submodule must return one tensor (N, C, *S) and run at most once in a forward pass. The taps are forward hooks,
+    which torch.compile ignores without a word: calling it compiled raises RuntimeError.
+    """
+
+    def __init__(self, model: nn.Module, names: Sequence[str]) -> None:
+        super().__init__()
+        if is_compiled(model):
+            raise ValueError("hooked() takes the bare network: torch.compile ignores hooks, and with them the mixing")
+        parts = dict(model.named_modules())
+        missing = [name for name in names if name not in parts or not name]
+        if missing or not names:
+            raise ValueError(
+                f"names has {missing or names!r}, which are no submodules of {type(model).__name__}; there are "
+                f"{', '.join(name for name in parts if name)}"
+            )
+        self.network, self.names, self.num_taps = model, tuple(names), 1 + len(names)
+
+    def forward(self, inputs: Tensor, tap: Tap | None = None) -> Tensor:
+        """Logits (N, K) of inputs (N, C, *S); ``tap(index, features)`` may replace the features at each tap."""
+        _refuse_compiled()
+        if tap is None:
+            return self.network(inputs)
+        inputs = tap(0, inputs)
+        parts = dict(self.network.named_modules())
+        handles = [
+            parts[name].register_forward_hook(partial(_tap_output, tap, 1 + index))
+            for index, name in enumerate(self.names)
+        ]
+        try:
+            return self.network(inputs)
+        finally:
+            for handle in handles:
+                handle.remove()
+
+
+def hooked(model: nn.Module, names: Sequence[str]) -> Hooked:
+    """Give somebody else's network taps: 0 is the input, then the outputs of the submodules ``names``, in this order.
+
+    Weights and their names below ``network.`` are those of ``model``. Raises ValueError for unknown names and for a
+    compiled network, and the result raises RuntimeError when it is called compiled.
+    """
+    return Hooked(model, names)
+
+
+def _tap_output(tap: Tap, index: int, _module: nn.Module, _arguments: Any, output: Any) -> Tensor:
+    if not isinstance(output, Tensor):
+        raise TypeError(f"the submodule at tap {index} returns {type(output).__name__}, expected one tensor")
+    return tap(index, output)
+
+
+def _refuse_compiled() -> None:
+    """Raise RuntimeError below a compiled function: dynamo would trace around the hooks."""
+    if torch.compiler.is_compiling():  # ends the trace here: the frame runs again, uncompiled, and is found below
+        raise RuntimeError("a hooked network is being compiled")
+    frame = sys._getframe()
+    while (frame := frame.f_back) is not None:
+        if frame.f_globals.get("__name__") == "torch._dynamo.eval_frame":
+            raise RuntimeError(
+                "a hooked network cannot be compiled: torch.compile ignores hooks; run it eagerly "
+                "(trainer.compile=false), or give the network a `tap` argument of its own"
+            )
+
+
+# --- Input gradients -------------------------------------------------------------------------------------------------
+
+
+class _WithGradients(torch.autograd.Function):
+    """A loss whose gradients with respect to ``tensors`` are already known."""
+
+    @staticmethod
+    def forward(ctx: Any, loss: Tensor, count: int, *tensors: Tensor) -> Tensor:
+        ctx.save_for_backward(*tensors[count:])
+        return loss.clone()
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        gradients = ctx.saved_tensors
+        return (None, None, *(g * grad for g in gradients), *[None] * len(gradients))
+
+
+def input_gradient(
+    model: nn.Module, inputs: Tensor, targets: Tensor, clean_weight: float = 0.0
+) -> tuple[Tensor, Tensor | None]:
+    """Gradient (N, C, *S) float32 of the summed cross-entropy at inputs (N, C, *S), and the clean loss or None.
+
+    targets (N, K). One pass through the bare network: no weight gradients, no reduction over ranks.
+    clean_weight 0: with evaluation-mode statistics, which the pass leaves as they are.
+    clean_weight > 0: in the network's own mode; the clean loss 2 * clean_weight / K * (mean cross-entropy) is returned
+    too and carries its weight gradients, found by the same backward pass. Source: the authors' code of Puzzle Mix and
+    Co-Mixup (``clean_lam``).
+    """
+    module, leaf = unwrap(model), inputs.detach().requires_grad_()
+    half = torch.float16 in (inputs.dtype, _autocast_dtype(inputs.device.type))
+    scale = FP16_SCALE if half else 1.0
+    if clean_weight == 0:
+        with evaluation_mode(module):
+            loss = _summed_loss(module, leaf, targets)
+        (gradient,) = torch.autograd.grad(loss * scale, leaf)
+        return gradient.float() / scale, None
+    weights = [p for p in module.parameters() if p.requires_grad]
+    loss = _summed_loss(module, leaf, targets)
+    gradient, *found = torch.autograd.grad(loss * scale, [leaf, *weights], allow_unused=True)
+    factor = 2.0 * clean_weight / targets.shape[1] / len(inputs)
+    used = [(p, g * (factor / scale)) for p, g in zip(weights, found, strict=True) if g is not None]
+    clean = _WithGradients.apply(loss.detach() * factor, len(used), *(p for p, _ in used), *(g for _, g in used))
+    return gradient.float() / scale, clean
+
+
+def _summed_loss(module: nn.Module, inputs: Tensor, targets: Tensor) -> Tensor:
+    return -(targets.float() * F.log_softmax(module(inputs).float(), dim=1)).sum()
+
+
+def _autocast_dtype(device_type: str) -> torch.dtype | None:
+    return torch.get_autocast_dtype(device_type) if torch.is_autocast_enabled(device_type) else None
