@@ -1,7 +1,8 @@
 """What the methods do to samples: python scripts/show_mixes.py --dataset digits --mixers mixup cutmix --out sheet.png.
 
-One row a pair of samples: the two samples, then the mix of every method with the share of each label. Methods that
-mix inside the network cannot be shown. The same arguments give the same picture. Exit codes: 0 done, 2 wrong argument.
+One row a pair of samples: the two samples, then the mix of every method with the share of each label. Methods that mix
+by what a network looks at need one: --network RUN_FOLDER (a finished run, or a folder above some). Methods that mix
+inside the network have no picture. The same arguments give the same one. Exit codes: 0 done, 2 wrong argument.
 """
 
 from __future__ import annotations
@@ -19,9 +20,11 @@ sys.path.insert(0, str(CHECKOUT))
 if TYPE_CHECKING:
     import torch
     from matplotlib.axes import Axes
+    from torch import nn
 
     from randomix.engine.protocols import Data
     from randomix.mixers.base import Mixer
+    from randomix.types import MixedBatch
 
 DEFAULT_MIXERS = ("mixup", "cutmix", "fmix", "resizemix")
 SHARES = (0.25, 0.75)  # of the first sample, for the picture: extreme draws show nothing
@@ -44,7 +47,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     try:
         data = load_data(options.dataset, options.root)
-        rows = sheet(data, options.mixers, samples=options.samples, seed=options.seed)
+        network = load_network(options.network, data) if options.network is not None else None
+        rows = sheet(data, options.mixers, samples=options.samples, seed=options.seed, network=network)
         draw(rows, options.out)
     except (RunError, ValueError, ImportError) as error:
         print(f"show_mixes.py: {str(error).splitlines()[0]}", file=sys.stderr)
@@ -64,6 +68,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--root", help="folder of the data, if not the configured one")
     parser.add_argument("--mixers", nargs="+", default=list(DEFAULT_MIXERS), choices=mixers.available(), metavar="NAME",
                         help=f"of {', '.join(mixers.available())} (default: {' '.join(DEFAULT_MIXERS)})")  # fmt: skip
+    parser.add_argument("--network", type=Path, help="a run folder, or one above: the methods that look at gradients")
     parser.add_argument("--out", type=Path, default=Path("mixes.png"), help="png, svg or pdf (default: mixes.png)")
     parser.add_argument("--samples", type=int, default=6, help="rows, each a pair of samples (default: 6)")
     parser.add_argument("--seed", type=int, default=0)
@@ -83,7 +88,28 @@ def load_data(name: str, root: str | None = None) -> Data:
     return datasets.build(config if root is None else config | {"root": root})
 
 
-def sheet(data: Data, names: Sequence[str], *, samples: int, seed: int) -> list[list[Panel]]:
+def load_network(folder: Path, data: Data) -> nn.Module:
+    """The network of a run in ``folder`` or below it, in evaluation mode; the Baseline's where there is one."""
+    import yaml
+
+    import models
+    from randomix.engine import checkpoint
+
+    found = sorted(folder.rglob("checkpoints/last.pt"), key=lambda p: ("baseline" not in str(p), str(p)))
+    if not found:
+        raise ValueError(f"--network {folder}: no finished run there; train one first: python train.py mixer=baseline")
+    state = checkpoint.read(found[0], map_location="cpu")
+    run = yaml.safe_load(state["config"])
+    if run["dataset"]["name"] != data.name:
+        raise ValueError(f"--network {folder}: trained on {run['dataset']['name']}, but --dataset is {data.name}")
+    model = models.build(run["model"], sample_shape=data.sample_shape, num_classes=data.num_classes)
+    model.load_state_dict(state["average"] or state["model"])
+    return model.eval()
+
+
+def sheet(
+    data: Data, names: Sequence[str], *, samples: int, seed: int, network: nn.Module | None = None
+) -> list[list[Panel]]:
     """Rows of panels: a pair of samples of different classes, then each method's mix of the two."""
     from randomix import mixers
 
@@ -91,15 +117,25 @@ def sheet(data: Data, names: Sequence[str], *, samples: int, seed: int) -> list[
         raise ValueError(f"--samples is {samples}, expected at least 1")
     if seed < 0:
         raise ValueError(f"--seed is {seed}, expected at least 0")
-    built = [mixers.build(name, num_classes=data.num_classes) for name in names]
-    inside = [m.name for m in built if not hasattr(m, "mix")]
-    if inside:
-        raise ValueError(f"--mixers {' '.join(inside)}: mixes inside the network, there is no picture of it")
+    built = [mixers.build(name, num_classes=data.num_classes, mean=data.mean, std=data.std) for name in names]
+    for mixer in built:
+        _require_picture(mixer, network)
+        mixer.check_shape(data.sample_shape)
     rows = []
     for row, (inputs, labels) in enumerate(pairs(data, samples, seed)):
         own = [Panel(x, head, data.class_names[c]) for x, head, c in zip(inputs, ("a", "b"), labels, strict=True)]
-        rows.append(own + [mix_pair(m, inputs, labels, data.class_names, seed=seed + row) for m in built])
+        rows.append(own + [mix_pair(m, data, inputs, labels, network=network, seed=seed + row) for m in built])
     return rows
+
+
+def _require_picture(mixer: Mixer, network: nn.Module | None) -> None:
+    if hasattr(mixer, "mix_with"):
+        if network is None:
+            raise ValueError(
+                f"--mixers {mixer.name}: mixes by a network's gradient; give one with --network RUN_FOLDER"
+            )
+    elif not hasattr(mixer, "mix"):
+        raise ValueError(f"--mixers {mixer.name}: mixes inside the network, there is no picture of it")
 
 
 def pairs(data: Data, count: int, seed: int) -> list[tuple[torch.Tensor, torch.Tensor]]:
@@ -122,19 +158,36 @@ def pairs(data: Data, count: int, seed: int) -> list[tuple[torch.Tensor, torch.T
     return found
 
 
-def mix_pair(mixer: Mixer, inputs: torch.Tensor, labels: torch.Tensor, names: Sequence[str], *, seed: int) -> Panel:
+def mix_pair(
+    mixer: Mixer, data: Data, inputs: torch.Tensor, labels: torch.Tensor, *, network: nn.Module | None, seed: int
+) -> Panel:
     """The first draw of ``mixer`` that mixes the pair with a share in SHARES (the last one, if there is none)."""
-    from randomix.rng import StepRng
+    import torch
 
+    shape = (-1, *[1] * (inputs.ndim - 2))
+    mean, std = (torch.tensor(values).view(shape) for values in (data.mean, data.std))
+    normalised = (inputs - mean) / std
     for step in range(TRIES):
-        mixed = mixer(inputs, labels, StepRng(seed=seed, step=step))
+        mixed = _mix(mixer, normalised, labels, network, seed, step)
         share = float(mixed.targets[0, labels[0]])
-        if SHARES[0] <= share <= SHARES[1]:
+        if SHARES[0] <= share <= SHARES[1] or (step > 20 and share == 1):  # a method that leaves labels alone
             break
-    shares = [(names[int(c)], float(mixed.targets[0, c])) for c in labels]
+    shares = [(data.class_names[int(c)], float(mixed.targets[0, c])) for c in labels]
     used = f"{mixed.name}\n" if mixed.name not in ("", mixer.name) else ""
     below = "\n".join(f"{_short(n)}: {s:.0%}" for n, s in shares)  # a line each: names can be long
-    return Panel(mixed.inputs[0], type(mixer).__name__, f"{used}λ {float(mixed.lam[0]):.2f}\n{below}")
+    pixels = mixed.inputs[0] * std + mean
+    return Panel(pixels, type(mixer).__name__, f"{used}λ {float(mixed.lam[0]):.2f}\n{below}")
+
+
+def _mix(
+    mixer: Mixer, inputs: torch.Tensor, labels: torch.Tensor, network: nn.Module | None, seed: int, step: int
+) -> MixedBatch:
+    from randomix.rng import StepRng
+
+    rng = StepRng(seed=seed, step=step)
+    if network is not None and hasattr(mixer, "mix_with"):
+        return mixer.mix_with(network, inputs, labels, rng)[0]
+    return mixer(inputs, labels, rng)
 
 
 def draw(rows: Sequence[Sequence[Panel]], out: Path) -> None:

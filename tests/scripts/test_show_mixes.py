@@ -28,7 +28,7 @@ def test_panels_say_what_they_show() -> None:
         assert show_mixes.SHARES[0] - 0.01 <= share <= show_mixes.SHARES[1] + 0.01
         lam = float(((mix.pixels - b.pixels) * (a.pixels - b.pixels)).sum() / ((a.pixels - b.pixels) ** 2).sum())
         assert lam == pytest.approx(share, abs=0.006)  # the text is about this picture
-        assert same.pixels.equal(a.pixels)
+        assert same.pixels.allclose(a.pixels, atol=1e-6)
 
 
 def test_signals_and_colours_are_drawn(tmp_path: Path) -> None:
