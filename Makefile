@@ -3,13 +3,15 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+PICTURED := cutout mixup cutmix fmix resizemix saliencymix puzzlemix comixup
 export OMP_WAIT_POLICY ?= PASSIVE
 
-.PHONY: help setup demo test lint format tables clean
+.PHONY: help setup demo demo-all test lint format tables clean
 
 help:
 	@echo "make setup   create $(VENV) from requirements.lock"
 	@echo "make demo    train, evaluate, tabulate: twelve runs on real digits, about two minutes on two CPU cores"
+	@echo "make demo-all   the same with every method of the paper, FGSM too, and a sheet of mixed images: about ten minutes"
 	@echo "make test    the whole test suite          make lint    ruff check and format check"
 	@echo "make tables  tables and page from the committed records in results/records"
 
@@ -25,6 +27,11 @@ $(STAMP): requirements.lock pyproject.toml
 demo: $(STAMP)
 	$(BIN)/python train.py experiment=demo
 	$(BIN)/python scripts/make_tables.py outputs/demo --out outputs/demo/report --title "RandoMix on 200 digits"
+
+demo-all: $(STAMP)
+	$(BIN)/python train.py experiment=demo_all
+	$(BIN)/python scripts/make_tables.py outputs/demo_all --out outputs/demo_all/report --title "Every method on 200 digits"
+	$(BIN)/python scripts/show_mixes.py --dataset digits --network outputs/demo_all --mixers $(PICTURED) --out outputs/demo_all/report/mixes.png
 
 test: $(STAMP)
 	$(BIN)/python -m pytest -n 2 --dist loadfile
