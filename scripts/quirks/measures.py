@@ -1,0 +1,102 @@
+"""One function a method: (draws, seed) -> numbers by name. Shares are of pixels or of draws, in 0 .. 1."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import torch
+from torch.nn import functional as F
+
+from randomix import functional, masks
+from randomix.losses import soft_cross_entropy, softmax_bce
+
+Numbers = dict[str, float]
+
+
+def cutmix(draws: int, seed: int) -> Numbers:
+    """How much is pasted once boxes are clipped, and what the authors' rule would do to a signal."""
+    rng, found = np.random.default_rng(seed), {}
+    for size in (32, 64, 224):
+        lam = rng.beta(1, 1, draws).astype(np.float32)
+        boxes = functional.cutmix_box((size, size), lam, rng.integers(0, size, (draws, 2)))
+        area = masks.box_share(boxes, (size, size))
+        found[f"mean_pasted_{size}"] = float(area.mean())
+        found[f"own_label_below_half_{size}"] = float((area > 0.5).float().mean())
+        found[f"empty_{size}"] = float((area == 0).float().mean())
+    lam = rng.beta(1, 1, draws)
+    found["signal_empty_by_the_authors_rule"] = float((np.trunc(np.sqrt(1 - lam) * 1) // 2 == 0).mean())
+    ours = functional.cutmix_box((16000,), lam.astype(np.float32), rng.integers(0, 16000, (draws, 1)))
+    found["signal_mean_pasted"] = float(masks.box_share(ours, (16000,)).mean())
+    return found
+
+
+def resizemix(draws: int, seed: int) -> Numbers:
+    """Patches that are moved inwards against patches that are cut; and the source index of the resizing."""
+    rng, size = np.random.default_rng(seed), 32
+    scale = rng.uniform(0.1, 0.8, draws)
+    centers = rng.integers(0, size, (draws, 2))
+    boxes = functional.resizemix_boxes((size, size), scale.astype(np.float32), centers)
+    side = (size * scale).astype(int) // 2
+    low, high = np.clip(centers - side[:, None], 0, size), np.clip(centers + side[:, None], 0, size)
+    differs = 0
+    for s in scale[:2000]:
+        count = int(size * s)
+        by_ratio = np.arange(count) * size // count
+        differs += not np.array_equal(masks.patch_index((size,), (count,), float(s))[0], by_ratio)
+    return {
+        "mean_pasted_32": float(masks.box_share(boxes, (size, size)).mean()),
+        "mean_pasted_if_cut_32": float(np.prod(high - low, axis=1).mean() / size**2),
+        "touches_top_32": float((boxes[:, 0] == 0).float().mean()),
+        "index_differs_from_size_ratio": differs / 2000,
+    }
+
+
+def fmix(draws: int, seed: int) -> Numbers:
+    """Column frequencies of the two spectra, their 1-D masks, and the label against the mask."""
+    rng, size, count, found = np.random.default_rng(seed), 32, max(draws // 10, 2), {}
+    for spectrum in masks.SPECTRA:
+        noise = rng.standard_normal((count, *masks.noise_shape((size, size), spectrum)))
+        image = masks.low_frequency(torch.from_numpy(noise), (size, size), 3.0, spectrum)
+        power = torch.fft.fft2(image - image.mean((1, 2), keepdim=True)).abs().square().sum((0, 1))
+        columns = power[: size // 2 + 1].clone()
+        columns[1 : size // 2] *= 2
+        share = columns / columns.sum()
+        found[f"column_frequency_0_{spectrum}"], found[f"column_frequency_1_{spectrum}"] = map(float, share[:2])
+        found[f"column_frequency_2_up_{spectrum}"] = float(share[2:].sum())
+        lam = torch.from_numpy(rng.uniform(0.2, 0.8, count))
+        noise = torch.from_numpy(rng.standard_normal((count, *masks.noise_shape((size,), spectrum))))
+        mask = functional.fmix_mask(noise, (size,), lam, spectrum=spectrum)
+        runs = (mask & ~mask.roll(1, 1)).sum(1)
+        found[f"signals_of_one_interval_{spectrum}"] = float((runs == 1).float().mean())
+    lam = torch.from_numpy(rng.beta(1, 1, count))
+    up = torch.from_numpy(rng.random(count) < 0.5)
+    noise = torch.from_numpy(rng.standard_normal((count, *masks.noise_shape((size, size)))))
+    mean = functional.fmix_mask(noise, (size, size), lam, 3.0, up).double().mean((1, 2))
+    found["largest_label_error"] = float((mean - lam).abs().max())
+    found["one_pixel"] = 1 / size**2
+    return found
+
+
+def loss(draws: int, seed: int) -> Numbers:
+    """Gradients at the logits: binary cross-entropy of the softmax, averaged over classes, against cross-entropy."""
+    del draws
+    draw = torch.Generator().manual_seed(seed)
+    found = {}
+    for classes in (10, 100):
+        logits = torch.randn(512, classes, generator=draw, requires_grad=True)
+        targets = F.one_hot(torch.randint(classes, (512,), generator=draw), classes).float()
+        norms = [
+            float(torch.autograd.grad(function(logits, targets), logits)[0].norm())
+            for function in (soft_cross_entropy, softmax_bce)
+        ]
+        found[f"gradient_ratio_{classes}_classes"] = norms[0] / norms[1]
+    return found
+
+
+MEASURES: dict[str, Callable[[int, int], Numbers]] = {
+    "cutmix": cutmix,
+    "resizemix": resizemix,
+    "fmix": fmix,
+    "loss": loss,
+}
