@@ -1,4 +1,4 @@
-"""The mixing operations alone: ours, and plain implementations in the form the methods' authors use."""
+"""The mixing operations alone: ours as the mixers run them, and the form that the methods' authors use."""
 
 from __future__ import annotations
 
@@ -8,78 +8,80 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from bench import authors
 from bench.loops import Setting
-from randomix import StepRng, functional, mixers
+from randomix import StepRng, mixers
+from randomix.devices import to_device
 from randomix.mixers.base import BatchMixer
+from randomix.mixers.base_network import HiddenMixer, SaliencyMixer
 
-
-def _plain_mixup(inputs: Tensor) -> Tensor:
-    lam = float(np.random.beta(1.0, 1.0))
-    order = torch.randperm(len(inputs), device=inputs.device)
-    return lam * inputs + (1 - lam) * inputs[order]
-
-
-def _plain_cutmix(inputs: Tensor) -> Tensor:
-    lam = float(np.random.beta(1.0, 1.0))
-    order = torch.randperm(len(inputs), device=inputs.device)
-    center = [int(np.random.randint(s)) for s in inputs.shape[2:]]
-    top, left, bottom, right = functional.cutmix_box(tuple(inputs.shape[2:]), lam, center)
-    mixed = inputs.clone()
-    mixed[:, :, top:bottom, left:right] = inputs[order, :, top:bottom, left:right]
-    return mixed
-
-
-def _plain_resizemix(inputs: Tensor) -> Tensor:
-    scale = float(np.random.uniform(0.1, 0.8))
-    patch = [max(1, int(scale * side)) for side in inputs.shape[2:]]
-    small = torch.nn.functional.interpolate(inputs, patch, mode="nearest")
-    (height, width), (rows, columns) = inputs.shape[2:], small.shape[2:]
-    order = torch.randperm(len(inputs)).tolist()
-    mixed = inputs.clone()
-    for sample, partner in enumerate(order):
-        top = min(max(int(np.random.randint(height)) - rows // 2, 0), height - rows)
-        left = min(max(int(np.random.randint(width)) - columns // 2, 0), width - columns)
-        mixed[sample, :, top : top + rows, left : left + columns] = small[partner]
-    return mixed
-
-
-def _plain_fmix(inputs: Tensor) -> Tensor:
-    lam, (height, width) = float(np.random.beta(1.0, 1.0)), inputs.shape[2:]
-    noise = np.random.standard_normal((height, width // 2 + 1, 2))
-    mask = functional.fmix_mask(torch.from_numpy(noise), (height, width), lam).to(inputs)
-    order = torch.randperm(len(inputs), device=inputs.device)
-    return mask * inputs + (1 - mask) * inputs[order]
-
-
-PLAIN: dict[str, Callable[[Tensor], Tensor]] = {
-    "mixup": _plain_mixup,
-    "cutmix": _plain_cutmix,
-    "resizemix": _plain_resizemix,
-    "fmix": _plain_fmix,
-}
+Operation = Callable[[int], object]
+FEATURES = 64  # channels of the hidden features: those of the network's first stage at full width
 
 
 def cases(setting: Setting) -> dict[str, Callable[[], None]]:
-    """A copy of the batch as the reference, then every input mixer, and the plain form where there is one."""
+    """A copy of the batch as the reference, then every method, and its authors' form where there is one."""
     device = setting.torch_device
     torch.manual_seed(0)
     shape = (setting.batch, 3, setting.size, setting.size)
     inputs = torch.randn(shape, device=device).contiguous(memory_format=torch.channels_last)
     targets = torch.eye(setting.classes, device=device)[torch.randint(setting.classes, (setting.batch,), device=device)]
     nchw = inputs.contiguous()
-
-    def repeat(operation: Callable[[int], object]) -> Callable[[], None]:
-        def run() -> None:
-            for step in range(setting.steps):
-                operation(step)
-
-        return run
-
-    found: dict[str, Callable[[], None]] = {"copy of the batch": repeat(lambda _: inputs.clone())}
+    found: dict[str, Operation] = {"copy of the batch": lambda _: inputs.clone()}
     for name in mixers.available():
         mixer = mixers.build(name, num_classes=setting.classes)
         if isinstance(mixer, BatchMixer):
-            found[name] = repeat(lambda step, m=mixer: m.mix(inputs, targets, StepRng(0, step)))
-        if name in PLAIN:
-            found[f"{name}, plain"] = repeat(lambda _, f=PLAIN[name]: f(nchw))
-    return found
+            found[name] = lambda step, m=mixer: m.mix(inputs, targets, StepRng(0, step))
+        elif isinstance(mixer, SaliencyMixer):
+            found |= _salient(mixer, inputs, targets)
+        elif isinstance(mixer, HiddenMixer):
+            found |= _hidden(mixer, setting, targets)
+        if name in authors.INPUTS:
+            found[f"{name}, authors' form"] = lambda _, f=authors.INPUTS[name]: f(nchw)
+    return {name: _repeat(operation, setting.steps) for name, operation in found.items()}
+
+
+def _repeat(operation: Operation, steps: int) -> Callable[[], None]:
+    def run() -> None:
+        for step in range(steps):
+            operation(step)
+
+    return run
+
+
+def _hidden(mixer: HiddenMixer, setting: Setting, targets: Tensor) -> dict[str, Operation]:
+    """On features (N, 64, H, W) of the first stage, everything but the network included."""
+    shape = (setting.batch, FEATURES, setting.size, setting.size)
+    hidden = torch.randn(shape, device=setting.torch_device).contiguous(memory_format=torch.channels_last)
+    nchw, size = hidden.contiguous(), shape[1:]
+
+    def run(step: int) -> Tensor:
+        draws = StepRng(0, step).generator(mixer.name)
+        perm = to_device(draws.permutation(setting.batch), hidden.device)
+        mix = mixer.mix_hidden([size, size, size, size], 1, targets, perm, draws)
+        return mix.change(hidden, *mix.arguments)
+
+    what = f"{mixer.name} of {FEATURES} channels"
+    return {what: run, f"{what}, authors' form": lambda _: authors.HIDDEN[mixer.name](nchw)}
+
+
+def _salient(mixer: SaliencyMixer, inputs: Tensor, targets: Tensor) -> dict[str, Operation]:
+    """Given a gradient that is concentrated as those of networks are; the pass that finds it is not part of it."""
+    rng = np.random.default_rng(0)
+    count, _, height, width = inputs.shape
+    centers = rng.uniform(0.2, 0.8, (count, 2)) * (height, width)
+    rows, columns = np.ogrid[:height, :width]
+    distance = (rows - centers[:, :1, None]) ** 2 + (columns - centers[:, 1:, None]) ** 2
+    blobs = np.exp(-distance / (2 * (height / 6) ** 2)) + 0.05
+    noise = rng.standard_normal((count, inputs.shape[1], height, width))
+    gradient = torch.from_numpy((noise * blobs[:, None]).astype(np.float32)).to(inputs.device)
+    block_nums = getattr(mixer, "block_nums", None)
+    if block_nums is None and hasattr(mixer, "block_nums"):
+        block_nums = [n for n in (2, 4, 8, 16) if height % n == width % n == 0]
+    if block_nums is None:
+        return {mixer.name: lambda step: mixer.mix(inputs, targets, gradient, StepRng(0, step))}
+    fixed = {n: mixers.build({"name": mixer.name, "block_nums": [n]}, num_classes=targets.shape[1]) for n in block_nums}
+    return {
+        f"{mixer.name}, {n} x {n} blocks": lambda step, m=m: m.mix(inputs, targets, gradient, StepRng(0, step))
+        for n, m in fixed.items()
+    }
