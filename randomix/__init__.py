@@ -9,10 +9,12 @@ __version__ = "0.1.0"
 
 _EXPORTS = {
     "Baseline": "randomix.mixers.baseline",
+    "Cutout": "randomix.mixers.cutout",
     "Mixup": "randomix.mixers.mixup",
     "CutMix": "randomix.mixers.cutmix",
     "FMix": "randomix.mixers.fmix",
     "ResizeMix": "randomix.mixers.resizemix",
+    "SaliencyMix": "randomix.mixers.saliencymix",
     "RandoMix": "randomix.mixers.randomix",
     "MixedBatch": "randomix.types",
     "MixedForward": "randomix.types",

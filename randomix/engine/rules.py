@@ -178,6 +178,8 @@ RULES: dict[str, dict[str, Rule]] = {
         "max_soft": Rule(float, "from 0 to 0.5", lambda v: 0 <= v <= 0.5),
         "spectrum": choice("code", "paper"),
         "label_lam": choice("drawn", "mask"),
+        "length": at_least(1),
+        "saliency": choice("as_published", "uint8"),
     },
     "evaluator.noise": {
         "sigma": NOT_NEGATIVE,

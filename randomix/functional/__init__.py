@@ -6,9 +6,24 @@ lam is the share of each sample's own label: a float for the whole batch, or a t
 The batch functions raise ValueError where the sizes disagree; none of them waits for the device.
 """
 
-from randomix.functional.boxes import cutmix, cutmix_box
+from randomix.functional.boxes import cutmix, cutmix_box, cutout, saliencymix
 from randomix.functional.fourier import fmix, fmix_mask
 from randomix.functional.linear import mixup
 from randomix.functional.resizing import resizemix, resizemix_boxes
+from randomix.saliency import fine_grained_saliency, published_saliency, saliency_peaks, to_uint8
 
-__all__ = ["cutmix", "cutmix_box", "fmix", "fmix_mask", "mixup", "resizemix", "resizemix_boxes"]
+__all__ = [
+    "cutmix",
+    "cutmix_box",
+    "cutout",
+    "fine_grained_saliency",
+    "fmix",
+    "fmix_mask",
+    "mixup",
+    "published_saliency",
+    "resizemix",
+    "resizemix_boxes",
+    "saliency_peaks",
+    "saliencymix",
+    "to_uint8",
+]

@@ -1,13 +1,15 @@
-"""Mixing by boxes: pieces of one sample pasted into another at the same place."""
+"""Boxes: pieces of one sample pasted into another at the same place, or erased."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from randomix import masks
+from randomix.devices import to_device
 from randomix.functional._common import blend_masked, check, pair_batch
 from randomix.masks import Box, Spatial
 from randomix.types import MixedBatch
@@ -43,3 +45,52 @@ def cutmix(inputs: Tensor, targets: Tensor, perm: Tensor, box: Box) -> MixedBatc
     pasted, region = inputs.clone(), (..., *masks.box_slices(box))
     pasted[region] = masks.take_rows(inputs[region].clone(), perm)  # only the pasted pixels are gathered
     return pair_batch(pasted, inputs, targets, perm, lam)
+
+
+def saliencymix(
+    inputs: Tensor,
+    targets: Tensor,
+    perm: Tensor,
+    lam: float | np.ndarray | Tensor,
+    peak: Sequence[int] | np.ndarray | Tensor,
+) -> MixedBatch:
+    """Paste the box of x[perm] around peak into inputs (N, C, H, W), at the same place; targets (N, K) by its area.
+
+    lam in [0, 1]: the drawn share, a float or (N,). peak: row and column of the most salient pixel, two Python integers
+    for the whole batch (slices, the fast form), or a tensor (2,) or (N, 2). Tensors are on the inputs' device.
+    Source: Uddin et al., SaliencyMix (ICLR 2021), section 3; size and clipping of the box are CutMix's, as in the
+    authors' code.
+    """
+    return cutmix(inputs, targets, perm, cutmix_box(inputs.shape[2:], lam, peak))
+
+
+def cutout(inputs: Tensor, centers: np.ndarray | Tensor, length: int) -> Tensor:
+    """Inputs (N, C, *S) with a square of side length, in pixels, set to zero around each of centers (N, d).
+
+    It covers center - length // 2 .. center + length // 2 - 1 along each axis and is clipped to the sample: an odd
+    length is one less. centers: int64, on the host or on the inputs' device; the square of one outside may be empty.
+    Source: DeVries and Taylor, Cutout (arXiv 1708.04552), section 3.2 and the authors' ``cutout.py``.
+    """
+    dims = inputs.ndim - 2
+    if dims < 1 or not inputs.is_floating_point():
+        raise ValueError(f"inputs must be floating (N, C, *spatial), got {inputs.dtype} {tuple(inputs.shape)}")
+    if tuple(centers.shape) != (len(inputs), dims):
+        raise ValueError(f"centers must be ({len(inputs)}, {dims}) for inputs {tuple(inputs.shape)}, "
+                         f"got {tuple(centers.shape)}")  # fmt: skip
+    if length < 1:
+        raise ValueError(f"length must be at least 1 pixel, got {length}")
+    if not isinstance(centers, Tensor) or centers.device != inputs.device:
+        centers = to_device(torch.as_tensor(centers), inputs.device)
+    view, half = masks.memory_order(inputs), length // 2
+    channels_last = view is not inputs
+    erased: Tensor | None = None
+    for axis, size in enumerate(inputs.shape[2:]):
+        place = torch.arange(size, device=inputs.device) - centers[:, axis, None]
+        inside = ((place >= -half) & (place < half)).to(inputs.dtype)
+        if channels_last and axis == dims - 1:  # channels and columns as one row: no inner loop over the channels
+            inside = inside.repeat_interleave(inputs.shape[1], dim=1)
+        inside = masks.along(inside, axis, dims)
+        erased = inside if erased is None else erased * inside
+    if channels_last:
+        return masks.restride((view.flatten(-2) * (1 - erased)).view(view.shape).movedim(-1, 1), inputs)
+    return masks.restride(inputs * (1 - erased)[:, None], inputs)

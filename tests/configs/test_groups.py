@@ -147,12 +147,12 @@ def test_keep_last_is_a_number_of_files_or_all() -> None:
 def test_choices_agree_with_the_code() -> None:
     from models.preact_resnet import SHORTCUTS
     from randomix.masks import SPECTRA
-    from randomix.mixers import fmix
+    from randomix.mixers import fmix, saliencymix
     from randomix.mixers.base import GRANULARITIES
     from randomix.robustness.occlusion import KINDS, PLACEMENTS
 
     chosen = {"shortcut": SHORTCUTS, "spectrum": SPECTRA, "label_lam": fmix.LABEL_LAMS, "kind": KINDS}
-    chosen |= {"granularity": GRANULARITIES, "placement": PLACEMENTS}
+    chosen |= {"granularity": GRANULARITIES, "placement": PLACEMENTS, "saliency": saliencymix.SALIENCIES}
     found = {k: rule.choices for section in RULES.values() for k, rule in section.items() if k in chosen}
     assert {k: sorted(v) for k, v in found.items()} == {k: sorted(v) for k, v in chosen.items()}
 
