@@ -15,11 +15,14 @@ _EXPORTS = {
     "FMix": "randomix.mixers.fmix",
     "ResizeMix": "randomix.mixers.resizemix",
     "SaliencyMix": "randomix.mixers.saliencymix",
+    "ManifoldMixup": "randomix.mixers.manifold_mixup",
+    "PatchUp": "randomix.mixers.patchup",
     "RandoMix": "randomix.mixers.randomix",
     "MixedBatch": "randomix.types",
     "MixedForward": "randomix.types",
     "MixedMode": "randomix.types",
     "StepRng": "randomix.rng",
+    "hooked": "randomix.networks",
     "soft_cross_entropy": "randomix.losses",
 }
 __all__ = [*_EXPORTS, "__version__"]

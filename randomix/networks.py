@@ -16,9 +16,8 @@ from torch.nn.parallel import DistributedDataParallel
 
 from randomix.types import Tap
 
-FP16_SCALE = (
-    64.0  # of a summed loss: keeps small input gradients in float16's range, and weight gradients below its top
-)
+# of a summed loss: keeps small input gradients in float16's range, and weight gradients below its top
+FP16_SCALE = 64.0
 
 
 def unwrap(model: nn.Module) -> nn.Module:
@@ -35,7 +34,14 @@ def unwrap(model: nn.Module) -> nn.Module:
 def is_compiled(model: nn.Module) -> bool:
     """Whether calling ``model`` runs a compiled graph: numbers that change with each step then have to be tensors."""
     inner = model.module if isinstance(model, DistributedDataParallel) else model
-    return hasattr(inner, "_orig_mod") or getattr(inner, "_compiled_call_impl", None) is not None
+    if hasattr(inner, "_orig_mod") or getattr(inner, "_compiled_call_impl", None) is not None:
+        return True
+    return hasattr(inner.forward, "_torchdynamo_orig_callable")  # model.forward = torch.compile(model.forward)
+
+
+def run_bare(model: nn.Module, inputs: Tensor, **options: Any) -> Tensor:
+    """Logits of the network itself, past DistributedDataParallel and torch.compile, also past ``model.compile()``."""
+    return unwrap(model)._call_impl(inputs, **options)  # __call__ would run what model.compile() left behind
 
 
 @contextmanager
@@ -70,59 +76,92 @@ _SHAPES: weakref.WeakKeyDictionary[nn.Module, dict[tuple[int, ...], list[tuple[i
 
 
 def tap_shapes(model: nn.Module, inputs: Tensor) -> list[tuple[int, ...]]:
-    """Shape (C, *S) of the features at each tap for inputs (N, C, *S); learnt from one sample, once a network."""
+    """Shape (C, *S) of the features at each tap for inputs (N, C, *S); learnt from one sample, once a network.
+
+    Raises ValueError for a network that does not call each of its taps once: what is mixed would not be what its
+    targets say.
+    """
     module = unwrap(model)
     count, known = num_taps(module), _SHAPES.setdefault(module, {})
     key = tuple(inputs.shape[1:])
     if key not in known:
-        found: list[tuple[int, ...]] = [()] * count
+        found: list[tuple[int, tuple[int, ...]]] = []
 
         def record(index: int, features: Tensor) -> Tensor:
-            found[index] = tuple(features.shape[1:])
+            found.append((index, tuple(features.shape[1:])))
             return features
 
         with evaluation_mode(module), torch.no_grad():
-            module(inputs[:1], tap=record)
-        known[key] = found
+            run_bare(module, inputs[:1], tap=record)
+        if sorted(index for index, _ in found) != list(range(count)):
+            raise ValueError(
+                f"{type(module).__name__} has num_taps {count}, but its forward calls the taps "
+                f"{[index for index, _ in found]}; it must call each of 0 to {count - 1} once"
+            )
+        known[key] = [shape for _, shape in sorted(found)]
     return known[key]
+
+
+def zeros_like_samples(model: nn.Module, sample_shape: Sequence[int]) -> Tensor:
+    """A batch (1, *sample_shape) of zeros where the network is and of its type."""
+    weight = next((p for p in unwrap(model).parameters() if p.is_floating_point()), torch.empty(0))
+    return torch.zeros(1, *sample_shape, device=weight.device, dtype=weight.dtype)
 
 
 class Hooked(nn.Module):
     """A network without taps, given them: tap 0 is its input, tap i the output of its submodule ``names[i - 1]``.
 
-    A submodule must return one tensor (N, C, *S) and run at most once in a forward pass. The taps are forward hooks,
-    which torch.compile ignores without a word: calling it compiled raises RuntimeError.
+    A submodule must return one tensor (N, C, *S) and run once in a forward pass. The taps are forward hooks, which
+    torch.compile ignores without a word: calling it compiled raises RuntimeError.
     """
 
     def __init__(self, model: nn.Module, names: Sequence[str]) -> None:
         super().__init__()
-        if is_compiled(model):
-            raise ValueError("hooked() takes the bare network: torch.compile ignores hooks, and with them the mixing")
+        if is_compiled(model) or unwrap(model) is not model:
+            raise ValueError(
+                "hooked() takes the bare network: torch.compile ignores hooks, and with them the mixing; "
+                "DistributedDataParallel goes around its result"
+            )
         parts = dict(model.named_modules())
         missing = [name for name in names if name not in parts or not name]
-        if missing or not names:
+        if isinstance(names, str) or not names or missing:
             raise ValueError(
-                f"names has {missing or names!r}, which are no submodules of {type(model).__name__}; there are "
+                f"names has {missing or names!r}, expected submodules of {type(model).__name__}: "
                 f"{', '.join(name for name in parts if name)}"
             )
         self.network, self.names, self.num_taps = model, tuple(names), 1 + len(names)
+
+    def compile(self, *_: Any, **__: Any) -> None:
+        """Raise RuntimeError: torch.compile ignores hooks."""
+        raise RuntimeError(_NOT_COMPILED)
 
     def forward(self, inputs: Tensor, tap: Tap | None = None) -> Tensor:
         """Logits (N, K) of inputs (N, C, *S); ``tap(index, features)`` may replace the features at each tap."""
         _refuse_compiled()
         if tap is None:
             return self.network(inputs)
-        inputs = tap(0, inputs)
-        parts = dict(self.network.named_modules())
+        runs = [0] * len(self.names)
+
+        def replace(position: int, _module: nn.Module, _arguments: Any, output: Any) -> Tensor:
+            if not isinstance(output, Tensor):
+                kind = type(output).__name__
+                raise TypeError(f"the submodule {self.names[position]} returns {kind}, expected one tensor")
+            runs[position] += 1
+            return tap(1 + position, output)
+
         handles = [
-            parts[name].register_forward_hook(partial(_tap_output, tap, 1 + index))
-            for index, name in enumerate(self.names)
+            self.network.get_submodule(name).register_forward_hook(partial(replace, position))
+            for position, name in enumerate(self.names)
         ]
         try:
-            return self.network(inputs)
+            logits = self.network(tap(0, inputs))
         finally:
             for handle in handles:
                 handle.remove()
+        for name, count in zip(self.names, runs, strict=True):
+            if count != 1:
+                raise ValueError(f"the submodule {name} ran {count} times in a forward pass, expected once")
+        return logits
 
 
 def hooked(model: nn.Module, names: Sequence[str]) -> Hooked:
@@ -134,23 +173,22 @@ def hooked(model: nn.Module, names: Sequence[str]) -> Hooked:
     return Hooked(model, names)
 
 
-def _tap_output(tap: Tap, index: int, _module: nn.Module, _arguments: Any, output: Any) -> Tensor:
-    if not isinstance(output, Tensor):
-        raise TypeError(f"the submodule at tap {index} returns {type(output).__name__}, expected one tensor")
-    return tap(index, output)
+_NOT_COMPILED = (
+    "a hooked network cannot be compiled: torch.compile ignores hooks; run it eagerly (trainer.compile=false), "
+    "or give the network a `tap` argument of its own"
+)
 
 
 def _refuse_compiled() -> None:
     """Raise RuntimeError below a compiled function: dynamo would trace around the hooks."""
     if torch.compiler.is_compiling():  # ends the trace here: the frame runs again, uncompiled, and is found below
-        raise RuntimeError("a hooked network is being compiled")
+        raise RuntimeError(_NOT_COMPILED)
     frame = sys._getframe()
     while (frame := frame.f_back) is not None:
         if frame.f_globals.get("__name__") == "torch._dynamo.eval_frame":
-            raise RuntimeError(
-                "a hooked network cannot be compiled: torch.compile ignores hooks; run it eagerly "
-                "(trainer.compile=false), or give the network a `tap` argument of its own"
-            )
+            if frame.f_code.co_qualname.startswith("DisableContext"):
+                return  # torch.compiler.disable, as around torch.utils.checkpoint: nothing below it is compiled
+            raise RuntimeError(_NOT_COMPILED)
 
 
 # --- Input gradients -------------------------------------------------------------------------------------------------
@@ -199,7 +237,7 @@ def input_gradient(
 
 
 def _summed_loss(module: nn.Module, inputs: Tensor, targets: Tensor) -> Tensor:
-    return -(targets.float() * F.log_softmax(module(inputs).float(), dim=1)).sum()
+    return -(targets.float() * F.log_softmax(run_bare(module, inputs).float(), dim=1)).sum()
 
 
 def _autocast_dtype(device_type: str) -> torch.dtype | None:

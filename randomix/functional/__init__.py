@@ -6,20 +6,38 @@ lam is the share of each sample's own label: a float for the whole batch, or a t
 The batch functions raise ValueError where the sizes disagree; none of them waits for the device.
 """
 
+from randomix.functional._common import blend_partners, mix_targets
 from randomix.functional.boxes import cutmix, cutmix_box, cutout, saliencymix
 from randomix.functional.fourier import fmix, fmix_mask
-from randomix.functional.linear import mixup
+from randomix.functional.linear import manifold_mixup, mixup
+from randomix.functional.patches import (
+    PatchUpBatch,
+    patchup,
+    patchup_features,
+    patchup_gamma,
+    patchup_lam,
+    patchup_mask,
+)
 from randomix.functional.resizing import resizemix, resizemix_boxes
 from randomix.saliency import fine_grained_saliency, published_saliency, saliency_peaks, to_uint8
 
 __all__ = [
+    "PatchUpBatch",
+    "blend_partners",
     "cutmix",
     "cutmix_box",
     "cutout",
     "fine_grained_saliency",
     "fmix",
     "fmix_mask",
+    "manifold_mixup",
+    "mix_targets",
     "mixup",
+    "patchup",
+    "patchup_features",
+    "patchup_gamma",
+    "patchup_lam",
+    "patchup_mask",
     "published_saliency",
     "resizemix",
     "resizemix_boxes",

@@ -9,12 +9,12 @@ from randomix import masks
 from randomix.types import MixedBatch
 
 
-def check(inputs: Tensor, targets: Tensor, perm: Tensor) -> None:
+def check(inputs: Tensor, targets: Tensor, perm: Tensor, name: str = "inputs") -> None:
     """Raise ValueError unless inputs are floating (N, C, *S) with N targets and N partners."""
     if inputs.ndim < 3 or not inputs.is_floating_point():
-        raise ValueError(f"inputs must be floating (N, C, *spatial), got {inputs.dtype} {tuple(inputs.shape)}")
+        raise ValueError(f"{name} must be floating (N, C, *spatial), got {inputs.dtype} {tuple(inputs.shape)}")
     if not len(inputs) == len(targets) == len(perm):
-        raise ValueError(f"inputs has {len(inputs)} samples, targets has {len(targets)} and perm has {len(perm)}")
+        raise ValueError(f"{name} has {len(inputs)} samples, targets has {len(targets)} and perm has {len(perm)}")
 
 
 def blend(partner: Tensor, inputs: Tensor, weight: float | Tensor) -> Tensor:
@@ -40,14 +40,34 @@ def blend_masked(partner: Tensor, inputs: Tensor, mask: Tensor) -> Tensor:
 
 def pair_batch(mixed: Tensor, inputs: Tensor, targets: Tensor, perm: Tensor, lam: float | Tensor) -> MixedBatch:
     """The result for mixed inputs: in the inputs' strides; targets blended by lam and lam (N,), both float32."""
-    mixed = masks.restride(mixed, inputs)
+    return MixedBatch(masks.restride(mixed, inputs), *mix_targets(targets, perm, lam))
+
+
+def mix_targets(targets: Tensor, perm: Tensor, lam: float | Tensor) -> tuple[Tensor, Tensor]:
+    """Targets (N, K) float32, lam * y + (1 - lam) * y[perm], and lam as (N,) float32; lam is a number or (N,)."""
     targets, count = targets.float(), len(targets)
     partner = targets.index_select(0, perm)
     if not isinstance(lam, Tensor):
         shares = torch.full((count,), lam, dtype=torch.float32, device=targets.device)
-        return MixedBatch(mixed, torch.lerp(partner, targets, lam), shares)
+        return torch.lerp(partner, targets, lam), shares
     shares = lam.to(torch.float32).reshape(-1).expand(count).contiguous()
-    return MixedBatch(mixed, torch.lerp(partner, targets, shares[:, None]), shares)
+    return torch.lerp(partner, targets, shares[:, None]), shares
+
+
+def blend_partners(inputs: Tensor, perm: Tensor, weight: float | Tensor) -> Tensor:
+    """weight * inputs + (1 - weight) * inputs[perm] for inputs (N, C, *S); a weight tensor has as many axes, or none.
+
+    In the inputs' memory format, into the one new tensor that holds the partners: half the time of two on a CPU.
+    """
+    view = masks.memory_order(inputs)
+    if isinstance(weight, Tensor) and weight.ndim > 0 and view is not inputs:
+        weight = weight.movedim(1, -1)
+    mixed = view.index_select(0, perm)
+    if isinstance(weight, Tensor) and weight.dtype != mixed.dtype:
+        mixed = blend(mixed, view, weight)
+    else:
+        mixed = mixed.lerp_(view, weight)
+    return mixed if view is inputs else mixed.movedim(-1, 1)
 
 
 def gradient_norm(gradient: Tensor) -> Tensor:

@@ -148,8 +148,8 @@ class Mixer(ABC):
             covered = " and ".join(f"{dims}-D" for dims in self.spatial_dims)
             raise ValueError(f"{self.name} mixes {covered} samples only, not {tuple(sample_shape)}; use another method")
 
-    def check_network(self, model: nn.Module) -> None:  # noqa: B027
-        """Raise ValueError if ``model`` lacks what the method needs of it: to be called before training."""
+    def check_network(self, model: nn.Module, sample_shape: Sequence[int]) -> None:  # noqa: B027
+        """Raise ValueError if ``model``, for samples (C, *S), lacks what it needs: to be called before training."""
 
     @abstractmethod
     def forward_mixed(self, model: nn.Module, inputs: Tensor, labels: Tensor, rng: StepRng) -> MixedForward:

@@ -18,7 +18,7 @@ from randomix.rng import StepRng
 from randomix.types import MixedBatch, MixedForward
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class LayerTap:
     """A tap that changes the features at one index: ``change(features, *arguments)``; see ``types.Tap``.
 
@@ -35,7 +35,7 @@ class LayerTap:
         return self.change(features, *self.arguments) if index == self.index else features
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class HiddenMix:
     """What a hidden mixer does to the features of one batch.
 
@@ -60,8 +60,8 @@ class HiddenMixer(Mixer):
     def __init__(self, *, taps: Sequence[int], prob: float = 1.0, num_classes: int | None = None) -> None:
         super().__init__(num_classes=num_classes)
         require_within("prob", prob, 0, 1)
-        if len(taps) == 0 or any(not isinstance(t, int | np.integer) or t < 0 for t in taps):
-            raise ValueError(f"taps must be a list of tap indices >= 0, got {list(taps)}")
+        if isinstance(taps, int) or not taps or any(not isinstance(t, int | np.integer) or t < 0 for t in taps):
+            raise ValueError(f"taps must be a list of tap indices >= 0, got {taps!r}")
         self.taps, self.prob = tuple(int(t) for t in taps), prob
 
     @abstractmethod
@@ -87,20 +87,31 @@ class HiddenMixer(Mixer):
         if index == 0:
             mixed = self.mix_inputs(inputs, targets, perm, draws)
             return self._result(model(mixed.inputs), mixed.targets, mixed.lam)
-        hidden = self.mix_hidden(networks.tap_shapes(model, inputs), index, targets, perm, draws)
+        hidden = self.mix_hidden(self._shapes(model, inputs), index, targets, perm, draws)
         tap = LayerTap(index, hidden.change, _arguments(hidden.arguments, model, inputs.device))
         return self._result(model(inputs, tap=tap), hidden.targets, hidden.lam)
 
     def _result(self, logits: Tensor, targets: Tensor, lam: Tensor) -> MixedForward:
         return MixedForward(logits, targets, lam, loss_weight=self.loss_weight, name=self.name)
 
-    def check_network(self, model: nn.Module) -> None:
-        """Raise ValueError unless ``model`` has all taps of this method."""
-        count = networks.num_taps(model)
-        if max(self.taps) >= count:
+    @final
+    def check_network(self, model: nn.Module, sample_shape: Sequence[int]) -> None:
+        """Raise ValueError unless ``model``, for samples (C, *S), has all taps of this method with what it needs."""
+        if max(self.taps) > 0:
+            self.check_taps(self._shapes(model, networks.zeros_like_samples(model, sample_shape)))
+
+    def _shapes(self, model: nn.Module, inputs: Tensor) -> list[tuple[int, ...]]:
+        """Shape (C, *S) of the features at each tap; ValueError for a tap too many: it would mix the labels alone."""
+        shapes = networks.tap_shapes(model, inputs)
+        if max(self.taps) >= len(shapes):
             raise ValueError(
-                f"taps has {max(self.taps)}, but {type(networks.unwrap(model)).__name__} has taps 0 to {count - 1}"
+                f"taps has {max(self.taps)}, but {type(networks.unwrap(model)).__name__} has taps 0 to "
+                f"{len(shapes) - 1}"
             )
+        return shapes
+
+    def check_taps(self, shapes: Sequence[tuple[int, ...]]) -> None:
+        """Raise ValueError if features of these shapes (C, *S), one for each tap of a network, cannot be mixed."""
 
 
 def _arguments(
@@ -109,7 +120,7 @@ def _arguments(
     """Numbers as tensors of no dimension if the model is compiled; uncompiled, a number is the faster."""
     if not networks.is_compiled(model):
         return tuple(arguments)
-    return tuple(a if isinstance(a, Tensor) else to_device(np.float32(a).reshape(()), device) for a in arguments)
+    return tuple(a if isinstance(a, Tensor) else to_device(np.array(a, np.float32), device) for a in arguments)
 
 
 class SaliencyMixer(Mixer):

@@ -77,10 +77,10 @@ class RandoMix(BatchMixer):
         for candidate in self.candidates:
             candidate.check_shape(sample_shape)
 
-    def check_network(self, model: nn.Module) -> None:
-        """Raise ValueError if ``model`` lacks what a candidate needs of it."""
+    def check_network(self, model: nn.Module, sample_shape: Sequence[int]) -> None:
+        """Raise ValueError if ``model``, for samples (C, *S), lacks what a candidate needs of it."""
         for candidate in self.candidates:
-            candidate.check_network(model)
+            candidate.check_network(model, sample_shape)
 
     def forward_mixed(self, model: nn.Module, inputs: Tensor, labels: Tensor, rng: StepRng) -> MixedForward:
         """Run the drawn candidate on inputs (N, C, *S); labels (N,) integers or (N, K) dense."""

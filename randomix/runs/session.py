@@ -130,7 +130,7 @@ class TrainingSession:
         try:
             mixer = mixers.build(self.config.mixer, num_classes=data.num_classes, mean=data.mean, std=data.std)
             mixer.check_shape(data.sample_shape)
-            mixer.check_network(model)
+            mixer.check_network(model, data.sample_shape)
         except ValueError as error:
             raise ConfigError([f"mixer={self.config.mixer['name']}: {error}"]) from error
         return mixer

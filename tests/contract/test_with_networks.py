@@ -62,7 +62,7 @@ class TestWithNetworks:
         model, (inputs, labels) = Tapped(dims).train(), batch(dims)
         mixer = mixer_of(name)
         mixer.check_shape(inputs.shape[1:])
-        mixer.check_network(model)
+        mixer.check_network(model, inputs.shape[1:])
         changed = False
         for step in range(8):
             model.zero_grad(set_to_none=True)
@@ -128,7 +128,7 @@ def test_any_four_make_a_composite(names):
     model, (inputs, labels) = Tapped(2).train(), batch(2)
     mixer = build({"name": "randomix", "candidates": list(names)}, num_classes=CLASSES)
     mixer.check_shape(inputs.shape[1:])
-    mixer.check_network(model)
+    mixer.check_network(model, inputs.shape[1:])
     used = set()
     for step in range(24):
         result = mixer.forward_mixed(model, inputs, labels, StepRng(0, step))
