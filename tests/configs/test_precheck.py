@@ -8,9 +8,11 @@ import pytest
 
 from randomix.engine.cli import read_command
 from randomix.engine.schema import EvalConfig, TrainConfig
+from randomix.mixers import available
 
 ROOT = Path(__file__).parents[2]
-MIXERS = "baseline, cutmix, fmix, fmix_as_published, mixup, randomix, randomix_3111, randomix_4111, resizemix"
+MIXERS = ", ".join(sorted(p.stem for p in (ROOT / "configs/mixer").glob("*.yaml")))
+METHODS = ", ".join(available())
 
 
 def problems(*overrides: str, multirun: bool = False, name: str = "train") -> list[str]:
@@ -63,8 +65,7 @@ def problems(*overrides: str, multirun: bool = False, name: str = "train") -> li
         ("mixer.weights=[0,0,0,0]",
          "mixer.weights=[0,0,0,0]: must be null or a list of numbers of at least 0, not all 0"),
         ("mixer.candidates=[]", "mixer.candidates=[]: must be a list of methods with at least one entry"),
-        ("mixer.candidates.1=cutmx", "mixer.candidates[1]=cutmx: must be one of baseline, cutmix, fmix, mixup, "
-         "randomix, resizemix; did you mean cutmix?"),
+        ("mixer.candidates.1=cutmx", f"mixer.candidates[1]=cutmx: must be one of {METHODS}; did you mean cutmix?"),
         ("mixer.candidates.0={name:fmix,spectrum:real}",
          "mixer.candidates[0].spectrum=real: must be one of code, paper"),
         ("mixer.granularity=image", "mixer.granularity=image: must be one of batch, sample"),
