@@ -294,9 +294,13 @@ class Trainer:
 
 
 def _compiled(model: nn.Module) -> nn.Module:
-    """``model`` as one graph: dynamo would split it at DDP's buckets, which costs more than late reductions."""
+    """``model`` as one graph for each place where a method mixes inside of it, and one more.
+
+    Not split at DDP's buckets, as dynamo would do it: that costs more than late reductions.
+    """
     torch._dynamo.config.optimize_ddp = False
-    return torch.compile(model)
+    torch._dynamo.config.cache_size_limit = 64  # its 8 graphs are too few for two such methods in a deep network
+    return torch.compile(model, dynamic=False)  # a step's sizes never change; those of another place are another graph
 
 
 def _other(key: str, there: Any, here: Any) -> str:
