@@ -42,8 +42,12 @@ def cutmix(inputs: Tensor, targets: Tensor, perm: Tensor, box: Box) -> MixedBatc
     if isinstance(box, Tensor):
         keep = ~masks.inside_boxes(box.reshape(-1, box.shape[-1]), inputs.shape[2:])
         return pair_batch(blend_masked(masks.take_rows(inputs, perm), inputs, keep), inputs, targets, perm, lam)
-    pasted, region = inputs.clone(), (..., *masks.box_slices(box))
-    pasted[region] = masks.take_rows(inputs[region].clone(), perm)  # only the pasted pixels are gathered
+    pasted, slices = inputs.clone(), masks.box_slices(box)
+    view = masks.memory_order(inputs)
+    if view is inputs:
+        pasted[(..., *slices)] = inputs[(..., *slices)].clone().index_select(0, perm)  # gathers the pasted pixels alone
+    else:
+        masks.memory_order(pasted)[(slice(None), *slices)] = view[(slice(None), *slices)].index_select(0, perm)
     return pair_batch(pasted, inputs, targets, perm, lam)
 
 

@@ -214,11 +214,14 @@ class PairMixer(InputMixer):
         """Mix inputs (N, C, *S) and dense targets (N, K) with a random partner each; neither is modified."""
         draws, count = rng.generator(self.name), len(inputs)
         perm = to_device(draws.permutation(count), inputs.device)
-        mixes = draws.random(self.per_draw(count)) < self.prob
-        if not np.any(mixes):
+        if self.granularity == "batch":
+            mixes_all = draws.random() < self.prob
+            return self.mix_pairs(inputs, targets, perm, draws) if mixes_all else unmixed(inputs, targets)
+        mixes = draws.random(count) < self.prob
+        if not mixes.any():
             return unmixed(inputs, targets)
         mixed = self.mix_pairs(inputs, targets, perm, draws)
-        return mixed if np.all(mixes) else choose_rows([unmixed(inputs, targets), mixed], mixes.astype(np.int64))
+        return mixed if mixes.all() else choose_rows([unmixed(inputs, targets), mixed], mixes.astype(np.int64))
 
     def per_draw(self, count: int) -> int | None:
         """The ``size`` to hand to a NumPy generator: None for one draw a batch, N for one a sample."""
