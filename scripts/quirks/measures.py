@@ -6,12 +6,15 @@ from collections.abc import Callable
 
 import numpy as np
 import torch
+from scipy import stats
+from sklearn.datasets import load_sample_image
 from torch.nn import functional as F
 
 from randomix import functional, masks
 from randomix.losses import soft_cross_entropy, softmax_bce
 
 Numbers = dict[str, float]
+CIFAR_MEAN, CIFAR_STD = (0.4914, 0.4824, 0.4467), (0.2471, 0.2435, 0.2616)
 
 
 def cutmix(draws: int, seed: int) -> Numbers:
@@ -78,6 +81,55 @@ def fmix(draws: int, seed: int) -> Numbers:
     return found
 
 
+def saliencymix(draws: int, seed: int) -> Numbers:
+    """The published detector, which reads floats as bytes, against the same detector on the image."""
+    rng, found = np.random.default_rng(seed), {}
+    mean, std = (torch.tensor(values) for values in (CIFAR_MEAN, CIFAR_STD))
+    for size, count in ((32, draws // 10), (64, draws // 40), (224, draws // 400)):
+        images = torch.from_numpy(_crops(size, max(count, 2), rng))
+        true = functional.fine_grained_saliency(images)
+        published = functional.published_saliency((images.float() / 255 - mean) / std)
+        ranks = [stats.spearmanr(a.flatten(), b.flatten())[0] for a, b in zip(true, published, strict=True)]
+        peaks, peaks_published = functional.saliency_peaks(true), functional.saliency_peaks(published)
+        found[f"rank_correlation_{size}"] = float(np.mean(ranks))
+        found[f"rank_correlation_deviation_{size}"] = float(np.std(ranks, ddof=1))
+        found[f"same_peak_{size}"] = float((peaks == peaks_published).all(1).float().mean())
+        found[f"peak_height_{size}"] = float(peaks[:, 0].float().mean() / size)
+        found[f"peak_height_published_{size}"] = float(peaks_published[:, 0].float().mean() / size)
+        found[f"peaks_in_every_fourth_column_published_{size}"] = float((peaks_published[:, 1] % 4 == 3).float().mean())
+    return found
+
+
+def _crops(size: int, count: int, rng: np.random.Generator) -> np.ndarray:
+    """uint8 (count, size, size, 3) from random places of scikit-learn's two photographs."""
+    photos = [load_sample_image(name) for name in ("china.jpg", "flower.jpg")]
+    crops = []
+    for i in range(count):
+        photo = photos[i % 2]
+        top, left = (int(rng.integers(side - size + 1)) for side in photo.shape[:2])
+        crops.append(photo[top : top + size, left : left + size])
+    return np.stack(crops)
+
+
+def patchup(draws: int, seed: int) -> Numbers:
+    """The share that blocks of 7 cover by a probability for the size at hand, and by one kept from a size of 32."""
+    rng, found = np.random.default_rng(seed), {}
+    for size in (32, 16, 8):
+        for name, sized in (("", size), ("_kept_from_32", 32)):
+            gamma = functional.patchup_gamma(0.75, (sized, sized), 7)
+            centers = torch.from_numpy(rng.random((max(draws // 20, 2), size, size)) < gamma)
+            found[f"altered_{size}{name}"] = float(functional.patchup_mask(centers, 7).float().mean())
+    hidden, logits = (torch.from_numpy(rng.standard_normal(shape)).float() for shape in ((64, 2, 8, 8), (64, 10)))
+    targets, perm = torch.eye(10)[torch.from_numpy(rng.integers(10, size=64))], torch.from_numpy(rng.permutation(64))
+    mask = functional.patchup_mask(torch.from_numpy(rng.random((2, 8, 8)) < 0.02), 7)
+    mixed = functional.patchup(hidden, targets, perm, mask, 0.3)
+    kept = mixed.unchanged
+    terms = kept * softmax_bce(logits, mixed.own) + (1 - kept) * softmax_bce(logits, mixed.altered)
+    total = terms + softmax_bce(logits, mixed.targets)
+    found["three_terms_by_two_losses"] = float(total / (2 * softmax_bce(logits, mixed.targets)))
+    return found
+
+
 def loss(draws: int, seed: int) -> Numbers:
     """Gradients at the logits: binary cross-entropy of the softmax, averaged over classes, against cross-entropy."""
     del draws
@@ -98,5 +150,7 @@ MEASURES: dict[str, Callable[[int, int], Numbers]] = {
     "cutmix": cutmix,
     "resizemix": resizemix,
     "fmix": fmix,
+    "saliencymix": saliencymix,
+    "patchup": patchup,
     "loss": loss,
 }
