@@ -8,15 +8,19 @@ Nothing here waits for the device.
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Sequence
+from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 REACHES = (12, 24, 48, 28, 56, 112)
-"""A pixel at row r is compared with the mean of rows r - n + 1 .. r + n and the same columns, for each reach n."""
+"""A pixel in row r is compared with the mean of rows r - n + 1 .. r + n, and the same columns, for each reach n."""
 _CORNERS_AT_ONCE = 2**18  # of boxes, over samples and reaches: more are looked up one reach at a time
+Array = Any
+"""A NumPy array or a tensor: the functions that take one use what both have in common."""
 
 
 def fine_grained_saliency(images: Tensor) -> Tensor:
@@ -29,8 +33,10 @@ def fine_grained_saliency(images: Tensor) -> Tensor:
     if images.dtype != torch.uint8:
         raise ValueError(f"images must be uint8, got {images.dtype}; convert with (images * 255).round().to(uint8)")
     _check(images)
-    grey = _smooth(_smooth(_grey(images)))
-    return _levels(grey, grey).mul_(1 / 255)
+    grey = _grey(_at_hand(images))
+    for _ in range(2):
+        grey = _floor(_smooth(grey) + 0.5)
+    return torch.as_tensor(_levels(grey, grey) * (1 / 255))
 
 
 def published_saliency(images: Tensor) -> Tensor:
@@ -44,16 +50,16 @@ def published_saliency(images: Tensor) -> Tensor:
     if not images.is_floating_point():
         raise ValueError(f"images must be floating point, got {images.dtype}; use fine_grained_saliency for uint8")
     _check(images)
-    grey = _smooth_float(_smooth_float(_grey_float(images.float())))
-    own = grey.contiguous().view(torch.uint8)[..., : grey.shape[-1]]
-    return _levels(grey, own.float()).mul_(1 / 255)
+    grey = _smooth(_smooth(_at_hand(_grey_float(images.float()).contiguous())))
+    own = grey.view(_library(grey).uint8)[..., : grey.shape[-1]]
+    return torch.as_tensor(_levels(grey, own) * (1 / 255))
 
 
 def saliency_peaks(saliency: Tensor) -> Tensor:
     """Row and column (N, 2) int64 of the largest entry of each saliency (N, H, W), the first in raster order."""
-    place = saliency.flatten(1).argmax(1)
-    width = saliency.shape[-1]
-    return torch.stack([place // width, place % width], dim=1)
+    count, _, width = saliency.shape
+    place = _at_hand(saliency).reshape(count, -1).argmax(axis=1)
+    return torch.as_tensor(_library(place).stack([place // width, place % width], axis=1))
 
 
 def to_uint8(inputs: Tensor, mean: Sequence[float] | None = None, std: Sequence[float] | None = None) -> Tensor:
@@ -77,61 +83,90 @@ def _check(images: Tensor) -> None:
 
 @functools.lru_cache(maxsize=32)
 def _per_channel(values: tuple[float, ...], channels: int, device: torch.device) -> Tensor:
-    """(C, 1, 1) float32, times 255: what takes units of [0, 1] to those of uint8. Remembered, never written to."""
+    """(C, 1, 1) float32, times 255: from units of [0, 1] to those of uint8. Remembered, never written to."""
     if len(values) != channels:
         raise ValueError(f"mean and std have {len(values)} entries for inputs of {channels} channels")
     return torch.tensor(values, device=device).mul_(255).view(-1, 1, 1)
 
 
-# --- Grey images, smoothed twice -------------------------------------------------------------------------------------
+# --- What NumPy and torch name differently ---------------------------------------------------------------------------
+
+
+def _at_hand(images: Tensor) -> Array:
+    """A single image on a CPU as an array: some 40 small operations, of which NumPy's cost a third of torch's."""
+    return images.detach().numpy() if len(images) == 1 and images.device.type == "cpu" else images
+
+
+def _library(array: Array) -> Any:
+    return torch if isinstance(array, Tensor) else np
+
+
+def _floor(array: Array) -> Array:
+    return array.floor_() if isinstance(array, Tensor) else np.floor(array, out=array)
+
+
+def _constant(array: Tensor, device: torch.device | None) -> Array:
+    return array.numpy() if device is None else array.to(device)
+
+
+def _device(array: Array) -> torch.device | None:
+    return array.device if isinstance(array, Tensor) else None
+
+
+def _look_up(rows: Array, columns: Array) -> Array:
+    """(N, *M) the entries ``columns`` (*M) of each of rows (N, L)."""
+    if not isinstance(rows, Tensor):
+        return rows.take(columns, axis=1)
+    return rows.index_select(1, columns.reshape(-1)).view(len(rows), *columns.shape)
+
+
+# --- Grey images, smoothed -------------------------------------------------------------------------------------------
 # Integers are kept in float32, which holds all that occur here exactly, so that every device agrees on them.
 
 
-def _grey(images: Tensor) -> Tensor:
-    """(N, H, W) float32 integers: 0.114, 0.587 and 0.299 of the channels in 15 bit fixed point, rounded."""
-    if images.shape[-1] == 1:
-        return images[..., 0].float()
-    return (images * _fixed_point(images.device)).sum(-1).add_(1 << 14).mul_(2.0**-15).floor_()
+def _grey(images: Array) -> Array:
+    """(N, H, W) float32 integers from uint8 images: 0.114, 0.587 and 0.299 of the channels in 15 bits, rounded."""
+    weights = _fixed_point(images.shape[-1], _device(images))
+    return _floor((images * weights).sum(-1) + 0.5)
 
 
 @functools.lru_cache(maxsize=8)
-def _fixed_point(device: torch.device) -> Tensor:
-    return torch.tensor([3735.0, 19235.0, 9798.0], device=device)
-
-
-def _smooth(grey: Tensor) -> Tensor:
-    """Weights 1 2 1 along both axes, divided by 16 and rounded."""
-    return F.avg_pool2d(F.avg_pool2d(_mirrored(grey), 2, 1), 2, 1).add_(0.5).floor_()  # 1 2 1 is 1 1 twice
-
-
-def _mirrored(grey: Tensor) -> Tensor:
-    """One pixel more on every side of (N, H, W): the mirror image about the border pixels."""
-    return F.pad(grey, (1, 1, 1, 1), mode="reflect")
+def _fixed_point(channels: int, device: torch.device | None) -> Array:
+    """The weights. Remembered, never written to; NumPy's if the device is None, as all constants here."""
+    weights = torch.tensor([3735.0, 19235.0, 9798.0] if channels == 3 else [32768.0]) / 32768
+    return _constant(weights, device)
 
 
 def _grey_float(images: Tensor) -> Tensor:
-    """(N, H, W) float32: the same weights, with the roundings of fused multiply-adds."""
+    """(N, H, W) float32 from float32 images: the same weights, with the roundings of fused multiply-adds."""
     if images.shape[-1] == 1:
         return images[..., 0]
     first, second, third = images.unbind(-1)
-    weights = torch.tensor([0.114, 0.587, 0.299]).double().tolist()  # as float32 has them
+    weights = torch.tensor([0.114, 0.587, 0.299]).tolist()  # as float32 has them
     total = (second.double() * weights[1]).float()
     total = (first.double() * weights[0] + total).float()
     return (third.double() * weights[2] + total).float()
 
 
-def _smooth_float(grey: Tensor) -> Tensor:
-    """Weights 1/4 1/2 1/4 along rows, then along columns; the outer two are added first."""
-    padded = _mirrored(grey)
-    rows = (padded[..., :-2] + padded[..., 2:]) * 0.25 + padded[..., 1:-1] * 0.5
-    return (rows[:, :-2] + rows[:, 2:]) * 0.25 + rows[:, 1:-1] * 0.5
+def _smooth(grey: Array) -> Array:
+    """Weights 1/4 1/2 1/4 along rows, then along columns, of (N, H, W) mirrored about its border pixels."""
+    join = _library(grey).concatenate
+    padded = join([grey[:, 1:2], grey, grey[:, -2:-1]], axis=1)
+    padded = join([padded[..., 1:2], padded, padded[..., -2:-1]], axis=2)
+    # the outer two first, as OpenCV rounds; the powers of two change no rounding
+    rows = padded[..., :-2] + padded[..., 2:]
+    rows += 2 * padded[..., 1:-1]
+    columns = rows[:, :-2] + rows[:, 2:]
+    columns += 2 * rows[:, 1:-1]
+    columns *= 1 / 16
+    return columns
 
 
 # --- Centre against surroundings -------------------------------------------------------------------------------------
 
 
 @functools.lru_cache(maxsize=32)
-def _boxes(height: int, width: int, device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
+def _boxes(height: int, width: int, device: torch.device | None) -> tuple[Array, Array, Array]:
     """Corners (4, S, H W) in a flat integral image, their pixels but one (S, H W), how often a reach counts (S, 1).
 
     Reaches of at least the longer side all see the whole image: they are one. Remembered, never written to.
@@ -147,29 +182,38 @@ def _boxes(height: int, width: int, device: torch.device) -> tuple[Tensor, Tenso
         corners.append(torch.stack([(row * (width + 1) + column).flatten() for row, column in order]))
         sizes.append(((bottom - top) * (right - left)).flatten() - 1)
     weights = torch.tensor([[float(reaches.count(n))] for n in distinct])
-    sizes_but_one = torch.stack(sizes).clamp(min=1).float()
-    return torch.stack(corners, dim=1).int().to(device), sizes_but_one.to(device), weights.to(device)
+    places = torch.stack(corners, dim=1)
+    constants = (places if device is None else places.int(), torch.stack(sizes).clamp(min=1).float(), weights)
+    first, second, third = (_constant(c, device) for c in constants)
+    return first, second, third
 
 
-def _levels(grey: Tensor, own: Tensor) -> Tensor:
-    """Levels 0 .. 255 (N, H, W), float32: how far ``own`` values lie above and below the mean of grey around them.
+def _levels(grey: Array, own: Array) -> Array:
+    """Levels 0 .. 255 (N, H, W) in float32: how far ``own`` values lie above and below the mean of grey around them.
 
-    grey, own: (N, H, W) float32. Differences are truncated to 8 bits and summed over the reaches; the sums above and
-    below are each scaled to 255, added, and cut to 8 bits again.
+    grey: (N, H, W) float32. own: the same, or uint8. Differences are truncated to 8 bits and summed over the reaches;
+    the sums above and below are each scaled to 255, added, and cut to 8 bits again.
     """
-    count, height, width = grey.shape
-    corners, sizes, weights = _boxes(height, width, grey.device)
-    integral = F.pad(grey, (1, 0, 1, 0)).cumsum(1).cumsum(2).flatten(1)
-    flat, totals = own.flatten(1)[:, None], None
-    step = len(weights) if count * corners.numel() <= _CORNERS_AT_ONCE else 1
+    library, (count, height, width) = _library(grey), grey.shape
+    corners, sizes, weights = _boxes(height, width, _device(grey))
+    sums = library.concatenate([grey[:, :1] * 0, grey], axis=1).cumsum(axis=1)
+    sums = library.concatenate([sums[..., :1] * 0, sums], axis=2).cumsum(axis=2)
+    integral, flat, totals = sums.reshape(count, -1), own.reshape(count, 1, -1), None
+    step = len(weights) if count * math.prod(corners.shape) <= _CORNERS_AT_ONCE else 1
     for first in range(0, len(weights), step):
         part = slice(first, first + step)
-        at = integral.index_select(1, corners[:, part].reshape(-1)).view(count, 4, -1, height * width)
-        sums = (at[:, :2] - at[:, 2:]).sum(1)
-        difference = torch.addcdiv(flat, sums.sub_(flat), sizes[part], value=-1).trunc_()
-        over = difference.clamp(min=0)
-        both = torch.stack([over if own is grey else over.remainder(256), over - difference], dim=1)
-        both = both.mul_(weights[part]).sum(2)
-        totals = both if totals is None else totals.add_(both)
-    largest = totals.amax(2, keepdim=True).clamp_(min=1)
-    return totals.mul_(255).div_(largest).floor_().sum(1).remainder_(256).view(grey.shape)
+        at = _look_up(integral, corners[:, part])
+        sums = (at[:, :2] - at[:, 2:]).sum(axis=1)
+        sums -= flat
+        sums /= sizes[part]
+        difference = flat - sums
+        both = _floor(library.stack([difference, -difference], axis=1).clip(0, None))
+        both = (both if own is grey else _cut(both)) * weights[part]
+        totals = both.sum(axis=2) if totals is None else totals + both.sum(axis=2)
+    largest = library.amax(totals, axis=2, keepdims=True).clip(1, None)
+    return _cut(_floor(totals * 255 / largest).sum(axis=1)).reshape(grey.shape)
+
+
+def _cut(array: Array) -> Array:
+    """The lowest 8 bits of non-negative integers in float32."""
+    return array - 256 * _floor(array * (1 / 256))

@@ -95,6 +95,7 @@ def cutout(inputs: Tensor, centers: np.ndarray | Tensor, length: int) -> Tensor:
             inside = inside.repeat_interleave(inputs.shape[1], dim=1)
         inside = masks.along(inside, axis, dims)
         erased = inside if erased is None else erased * inside
+    keep = erased.neg_().add_(1)  # in place: for large samples most of the time goes into fresh memory
     if channels_last:
-        return masks.restride((view.flatten(-2) * (1 - erased)).view(view.shape).movedim(-1, 1), inputs)
-    return masks.restride(inputs * (1 - erased)[:, None], inputs)
+        return masks.restride(keep.mul_(view.flatten(-2)).view(view.shape).movedim(-1, 1), inputs)
+    return masks.restride(inputs * keep[:, None], inputs)
