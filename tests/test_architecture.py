@@ -34,6 +34,7 @@ LAYERS = {  # package: what it may import of ours
     "randomix.errors": set(),
     "randomix.files": {"randomix.errors"},
     "randomix.masks": {"randomix.masks"},
+    "randomix.partition": {"randomix.partition"},
     "randomix.devices": set(),
     "randomix.rng": set(),
     "randomix.functional": {
@@ -41,6 +42,7 @@ LAYERS = {  # package: what it may import of ours
         "randomix.masks",
         "randomix.saliency",
         "randomix.labelling",
+        "randomix.partition",
         "randomix.transport",
         "randomix.types",
         "randomix.devices",
@@ -50,6 +52,7 @@ LAYERS = {  # package: what it may import of ours
         "randomix.mixers",
         "randomix.functional",
         "randomix.masks",
+        "randomix.partition",
         "randomix.types",
         "randomix.rng",
         "randomix.devices",

@@ -6,8 +6,9 @@ lam is the share of each sample's own label: a float for the whole batch, or a t
 The batch functions raise ValueError where the sizes disagree; none of them waits for the device.
 """
 
-from randomix.functional._common import blend_partners, mix_targets
+from randomix.functional._common import blend_partners, gradient_norm, mix_targets
 from randomix.functional.boxes import cutmix, cutmix_box, cutout, saliencymix
+from randomix.functional.cooperative import comixup, comixup_costs, comixup_objective
 from randomix.functional.fourier import fmix, fmix_mask
 from randomix.functional.linear import manifold_mixup, mixup
 from randomix.functional.patches import (
@@ -24,12 +25,16 @@ from randomix.saliency import fine_grained_saliency, published_saliency, salienc
 __all__ = [
     "PatchUpBatch",
     "blend_partners",
+    "comixup",
+    "comixup_costs",
+    "comixup_objective",
     "cutmix",
     "cutmix_box",
     "cutout",
     "fine_grained_saliency",
     "fmix",
     "fmix_mask",
+    "gradient_norm",
     "manifold_mixup",
     "mix_targets",
     "mixup",
