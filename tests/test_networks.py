@@ -1,0 +1,370 @@
+"""What is done to a network from outside: unwrapped, frozen, tapped, hooked, its input gradient taken."""
+
+import copy
+import gc
+
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+import models
+from randomix import ManifoldMixup, PatchUp, StepRng, hooked, networks
+from randomix.mixers.base_network import SaliencyMixer
+from randomix.types import MixedBatch, MixedMode
+
+
+def network(**options):
+    torch.manual_seed(0)
+    return models.build(
+        {"name": "preact_resnet18", "width": 4} | options, sample_shape=(3, 12, 10), num_classes=5
+    ).train()
+
+
+@pytest.fixture(scope="module")
+def resnet():
+    """Somebody else's network, small: torchvision's ResNet-18 keeps 32 x 32 to 8, 4, 2, 1 pixels."""
+    from torchvision.models import resnet18
+
+    torch.manual_seed(0)
+    return resnet18(num_classes=5).train()
+
+
+def batch(count=4, spatial=(12, 10)):
+    draw = torch.Generator().manual_seed(1)
+    labels = torch.randint(5, (count,), generator=draw)
+    return torch.randn(count, 3, *spatial, generator=draw), F.one_hot(labels, 5).float()
+
+
+def state_of(model):
+    return copy.deepcopy(model.state_dict()), [part.training for part in model.modules()]
+
+
+def same_state(before, model):
+    after = state_of(model)
+    return after[1] == before[1] and all(torch.equal(v, after[0][k]) for k, v in before[0].items())
+
+
+@pytest.fixture
+def compiled_forms():
+    """The ways to compile a network without generating code, each with what unwrap should find."""
+
+    def in_place(model):
+        model.compile(backend="eager")
+        return model
+
+    def forward_only(model):
+        model.forward = torch.compile(model.forward, backend="eager")
+        return model
+
+    yield {"compile": lambda m: torch.compile(m, backend="eager"), "in place": in_place, "forward": forward_only}
+    torch._dynamo.reset()
+
+
+# -- wrappers and modes -------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("form", ["compile", "in place", "forward"])
+def test_compiled_networks_are_known_and_unwrapped(compiled_forms, form):
+    model = network()
+    assert not networks.is_compiled(model)
+    compiled = compiled_forms[form](model)
+    assert networks.is_compiled(compiled)
+    assert networks.unwrap(compiled) is model
+
+
+@pytest.mark.parametrize("form", ["compile", "in place"])
+def test_the_bare_network_runs_past_its_compiled_form(compiled_forms, form):
+    from torch._dynamo.testing import CompileCounter
+
+    model, (inputs, _) = network(), batch()
+    counter = CompileCounter()
+    if form == "compile":
+        compiled = torch.compile(model, backend=counter)
+    else:
+        model.compile(backend=counter)
+        compiled = model
+    networks.run_bare(compiled, inputs)
+    networks.tap_shapes(compiled, inputs)
+    networks.input_gradient(compiled, inputs, batch()[1])
+    assert counter.frame_count == 0
+    compiled(inputs)
+    assert counter.frame_count == 1
+
+
+def test_evaluation_mode_gives_each_part_its_own_mode_back():
+    model = network()
+    model.stages[1].eval()  # frozen by its owner
+    before = [part.training for part in model.modules()]
+    with pytest.raises(KeyError), networks.evaluation_mode(model):
+        assert not any(part.training for part in model.modules())
+        raise KeyError
+    assert [part.training for part in model.modules()] == before
+    assert not all(before)
+
+
+# -- taps ---------------------------------------------------------------------------------------------------------
+
+
+def test_tap_shapes_are_those_of_the_features_and_leave_the_network_alone():
+    model, (inputs, _) = network(), batch()
+    before, calls = state_of(model), []
+    model.stem.register_forward_hook(lambda *_: calls.append(1))
+    expected = [(3, 12, 10), (4, 12, 10), (4, 12, 10), (8, 6, 5), (16, 3, 3), (32, 2, 2)]
+    assert networks.tap_shapes(model, inputs) == expected
+    assert networks.tap_shapes(model, inputs[:1]) == expected
+    assert len(calls) == 1  # learnt once
+    assert networks.tap_shapes(model, inputs[..., :8, :])[1] == (4, 8, 10)
+    assert same_state(before, model)
+
+
+def test_shapes_are_forgotten_with_their_network():
+    gc.collect()
+    known = len(networks._SHAPES)
+    model = network()
+    networks.tap_shapes(model, batch()[0])
+    assert len(networks._SHAPES) == known + 1
+    del model
+    gc.collect()
+    assert len(networks._SHAPES) == known
+
+
+class Miscounted(nn.Module):
+    """A network that says it has three taps and calls those in ``calls``."""
+
+    num_taps = 3
+
+    def __init__(self, calls):
+        super().__init__()
+        self.calls, self.head = calls, nn.Linear(3, 5)
+
+    def forward(self, inputs, tap=None):
+        for index in self.calls if tap is not None else []:
+            inputs = tap(index, inputs)
+        return self.head(inputs.flatten(2).mean(2))
+
+
+@pytest.mark.parametrize("calls", [(0, 1), (0, 1, 1, 2), (0, 1, 3)])
+def test_taps_that_are_not_called_once_each_are_refused(calls):
+    with pytest.raises(ValueError, match=r"num_taps 3, but its forward calls the taps \[0, 1"):
+        networks.tap_shapes(Miscounted(calls), batch()[0])
+    assert networks.tap_shapes(Miscounted((2, 0, 1)), batch()[0]) == [(3, 12, 10)] * 3
+
+
+def test_a_network_without_taps_is_told_how_to_get_them():
+    with pytest.raises(ValueError, match=r"Linear has no taps: .*hooked\(model, names\)"):
+        networks.num_taps(nn.Linear(2, 2))
+
+
+# -- hooked -------------------------------------------------------------------------------------------------------
+
+
+def test_hooked_taps_see_and_replace_what_the_submodules_return(resnet):
+    model, (inputs, _) = hooked(resnet, ["layer1", "layer2.0"]), batch(spatial=(32, 32))
+    model.eval()
+    seen = {}
+
+    def double_second(index, features):
+        seen[index] = features
+        return features * 2 if index == 2 else features
+
+    with torch.no_grad():
+        logits = model(inputs, tap=double_second)
+        x = resnet.maxpool(F.relu(resnet.bn1(resnet.conv1(inputs))))
+        first = resnet.layer1(x)
+        second = resnet.layer2[0](first)
+        rest = resnet.layer4(resnet.layer3(resnet.layer2[1](second * 2)))
+        expected = resnet.fc(rest.mean((2, 3)))
+        assert torch.equal(model(inputs), resnet(inputs))
+    model.train()
+    assert torch.equal(seen[0], inputs)
+    torch.testing.assert_close(seen[1], first)
+    torch.testing.assert_close(seen[2], second)
+    torch.testing.assert_close(logits, expected)
+    assert model.num_taps == 3
+    assert networks.tap_shapes(model, inputs) == [(3, 32, 32), (64, 8, 8), (128, 4, 4)]
+
+
+def test_hooks_are_gone_after_each_call_also_after_an_error(resnet):
+    model, (inputs, _) = hooked(resnet, ["layer1"]), batch(spatial=(32, 32))
+
+    def hooks():
+        return sum(len(part._forward_hooks) for part in resnet.modules())
+
+    def fail(index, features):
+        if index == 1:
+            assert hooks() == 1
+            raise KeyError("in the tap")
+        return features
+
+    model(inputs, tap=lambda index, features: features)
+    assert hooks() == 0
+    with pytest.raises(KeyError, match="in the tap"):
+        model(inputs, tap=fail)
+    assert hooks() == 0
+
+
+def test_hooked_weights_are_the_network_s_own(resnet):
+    model = hooked(resnet, ["layer1"])
+    assert [f"network.{key}" for key in resnet.state_dict()] == list(model.state_dict())
+    assert all(p is q for p, q in zip(model.parameters(), resnet.parameters(), strict=True))
+    again = copy.deepcopy(model)
+    inputs = batch(spatial=(32, 32))[0]
+    assert networks.tap_shapes(again, inputs) == networks.tap_shapes(model, inputs)
+
+
+@pytest.mark.parametrize("names", [["layer9"], ["layer1", ""], [], "layer1"])
+def test_submodules_that_are_not_there_are_named(resnet, names):
+    with pytest.raises(ValueError, match=r"names has .*, expected submodules of ResNet: conv1, .*layer4\.1\.bn2"):
+        hooked(resnet, names)
+
+
+class Twice(nn.Module):
+    """One activation used twice, one never, and a part that returns two tensors."""
+
+    def __init__(self):
+        super().__init__()
+        self.act, self.spare, self.pair, self.head = nn.ReLU(), nn.ReLU(), nn.GRU(3, 3), nn.Linear(3, 5)
+
+    def forward(self, inputs):
+        return self.head(self.pair(self.act(self.act(inputs)).flatten(2).permute(2, 0, 1))[0][0])
+
+
+def test_submodules_that_do_not_run_once_are_named():
+    inputs = batch()[0]
+    for name, error, text in (
+        ("act", ValueError, "the submodule act ran 2 times in a forward pass, expected once"),
+        ("spare", ValueError, "the submodule spare ran 0 times"),
+        ("pair", TypeError, "the submodule pair returns tuple, expected one tensor"),
+    ):
+        with pytest.raises(error, match=text):
+            hooked(Twice(), [name])(inputs, tap=lambda index, features: features)
+
+
+@pytest.mark.parametrize("form", ["compile", "in place", "forward"])
+def test_a_compiled_network_is_not_hooked(compiled_forms, form):
+    with pytest.raises(ValueError, match="takes the bare network"):
+        hooked(compiled_forms[form](network()), ["stem"])
+
+
+@pytest.mark.parametrize("options", [{}, {"fullgraph": True}, {"dynamic": False}])
+def test_a_hooked_network_is_not_compiled(options):
+    model, inputs = hooked(network(), ["stem"]), batch()[0]
+    model(inputs)
+    compiled = torch.compile(model, backend="eager", **options)
+    for _ in range(3):  # also once dynamo has given up on it
+        with pytest.raises(RuntimeError, match="compile"):
+            compiled(inputs, tap=lambda index, features: features * 0)
+        with pytest.raises(RuntimeError, match="compile"):
+            compiled(inputs)
+    with pytest.raises(RuntimeError, match="ignores hooks"):
+        model.compile()
+    whole = torch.compile(lambda x: model(x).sum(), backend="eager")
+    with pytest.raises(RuntimeError, match="ignores hooks"):
+        whole(inputs)
+    torch._dynamo.reset()
+
+
+def test_a_hooked_network_runs_where_compiling_is_switched_off():
+    from torch.utils.checkpoint import checkpoint
+
+    model, inputs = hooked(network(), ["stem"]), batch()[0]
+    assert torch.equal(torch.compiler.disable(model)(inputs), model(inputs))
+    assert torch.equal(checkpoint(model, inputs, use_reentrant=False), model(inputs))
+
+
+@pytest.mark.parametrize(
+    "mixer", [ManifoldMixup(taps=[0, 1, 2]), PatchUp(block_size=3), PatchUp(hard=True, block_size=3)]
+)
+def test_methods_run_on_somebody_else_s_network(resnet, mixer):
+    model, (inputs, targets) = hooked(resnet, ["layer1", "layer2"]), batch(spatial=(32, 32))
+    mixer.check_network(model, (3, 32, 32))
+    results = [mixer.forward_mixed(model, inputs, targets, StepRng(0, step)) for step in range(6)]
+    for result in results:
+        assert result.logits.isfinite().all()
+    model.zero_grad()
+    F.cross_entropy(results[-1].logits, results[-1].targets).backward()
+    assert all(p.grad.isfinite().all() for p in resnet.parameters())
+
+
+# -- input gradients ----------------------------------------------------------------------------------------------
+
+
+def summed_loss(model, inputs, targets):
+    return -(targets * F.log_softmax(model(inputs), dim=1)).sum()
+
+
+def test_the_input_gradient_is_taken_with_evaluation_statistics_and_leaves_no_trace():
+    model, (inputs, targets) = network(), batch()
+    model(inputs * 3 + 1)  # running statistics that are not the batch's
+    before, kept = state_of(model), inputs.clone()
+    gradient, clean = networks.input_gradient(model, inputs, targets)
+    assert clean is None
+    assert same_state(before, model)
+    assert torch.equal(inputs, kept)
+    assert inputs.grad is None
+    assert all(p.grad is None for p in model.parameters())
+    reference, leaf = copy.deepcopy(model).eval(), inputs.clone().requires_grad_()
+    (expected,) = torch.autograd.grad(summed_loss(reference, leaf, targets), leaf)
+    torch.testing.assert_close(gradient, expected)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_the_input_gradient_is_float32_in_half_precision(dtype):
+    model, (inputs, targets) = network().to(dtype), batch()
+    gradient, _ = networks.input_gradient(model, inputs.to(dtype), targets)
+    exact, _ = networks.input_gradient(model.float(), inputs.to(dtype).float(), targets)
+    assert gradient.dtype == torch.float32
+    cosine = F.cosine_similarity(gradient.flatten(), exact.flatten(), dim=0)
+    assert cosine > 0.98
+    assert 0.9 < gradient.norm() / exact.norm() < 1.1
+
+
+@pytest.mark.parametrize("frozen", [False, True])
+def test_the_clean_loss_carries_its_own_weight_gradients(frozen):
+    weight, (inputs, targets) = 0.7, batch()
+    model = network()
+    if frozen:
+        model.stem.weight.requires_grad_(False)
+    reference, leaf = copy.deepcopy(model), inputs.clone().requires_grad_()
+    gradient, clean = networks.input_gradient(model, inputs, targets, weight)
+    assert all(p.grad is None for p in model.parameters())
+    loss = F.cross_entropy(reference(leaf), targets) * 2 * weight / 5
+    torch.testing.assert_close(clean, loss)
+    loss.backward()
+    torch.testing.assert_close(gradient, leaf.grad * len(inputs) * 5 / (2 * weight))  # of the summed cross-entropy
+    (clean * 3).backward()
+    for found, expected in zip(model.parameters(), reference.parameters(), strict=True):
+        if expected.grad is None:
+            assert found.grad is None
+        else:
+            torch.testing.assert_close(found.grad, expected.grad * 3, rtol=1e-5, atol=1e-7)
+    assert all(torch.equal(a, b) for a, b in zip(model.buffers(), reference.buffers(), strict=True))
+
+
+class Dimmed(SaliencyMixer):
+    """Inputs dimmed where the network looks: enough to see that gradient and losses reach their places."""
+
+    mode = MixedMode.MASK
+
+    def mix(self, inputs, targets, gradient, rng):
+        share = torch.ones(len(inputs), device=inputs.device)
+        return MixedBatch(inputs * torch.sigmoid(-gradient).to(inputs.dtype), targets, share)
+
+
+@pytest.mark.parametrize("compiled", [False, True])
+def test_a_saliency_method_trains_on_the_sum_of_both_losses(compiled):
+    weight, (inputs, targets) = 0.5, batch()
+    model = network()
+    reference, leaf = copy.deepcopy(model), inputs.clone().requires_grad_()
+    called = torch.compile(model, backend="aot_eager") if compiled else model
+    result = Dimmed(clean_weight=weight).forward_mixed(called, inputs, targets, StepRng(0))
+    (F.cross_entropy(result.logits, result.targets) + result.aux_loss).backward()
+    clean = F.cross_entropy(reference(leaf), targets)
+    (gradient,) = torch.autograd.grad(clean * len(inputs), leaf, retain_graph=True)
+    mixed = reference(inputs * torch.sigmoid(-gradient))
+    (F.cross_entropy(mixed, targets) + clean * 2 * weight / 5).backward()
+    for found, expected in zip(model.parameters(), reference.parameters(), strict=True):
+        torch.testing.assert_close(found.grad, expected.grad, rtol=1e-4, atol=1e-6)
+    assert all(torch.equal(a, b) for a, b in zip(model.buffers(), reference.buffers(), strict=True))
+    torch._dynamo.reset()
