@@ -19,6 +19,7 @@ from randomix.functional.patches import (
     patchup_lam,
     patchup_mask,
 )
+from randomix.functional.puzzle import puzzlemix, puzzlemix_costs, puzzlemix_mask, puzzlemix_transport
 from randomix.functional.resizing import resizemix, resizemix_boxes
 from randomix.saliency import fine_grained_saliency, published_saliency, saliency_peaks, to_uint8
 
@@ -44,6 +45,10 @@ __all__ = [
     "patchup_lam",
     "patchup_mask",
     "published_saliency",
+    "puzzlemix",
+    "puzzlemix_costs",
+    "puzzlemix_mask",
+    "puzzlemix_transport",
     "resizemix",
     "resizemix_boxes",
     "saliency_peaks",
