@@ -19,7 +19,13 @@ from randomix.functional.patches import (
     patchup_lam,
     patchup_mask,
 )
-from randomix.functional.puzzle import puzzlemix, puzzlemix_costs, puzzlemix_mask, puzzlemix_transport
+from randomix.functional.puzzle import (
+    puzzlemix,
+    puzzlemix_costs,
+    puzzlemix_mask,
+    puzzlemix_perturb,
+    puzzlemix_transport,
+)
 from randomix.functional.resizing import resizemix, resizemix_boxes
 from randomix.saliency import fine_grained_saliency, published_saliency, saliency_peaks, to_uint8
 
@@ -48,6 +54,7 @@ __all__ = [
     "puzzlemix",
     "puzzlemix_costs",
     "puzzlemix_mask",
+    "puzzlemix_perturb",
     "puzzlemix_transport",
     "resizemix",
     "resizemix_boxes",

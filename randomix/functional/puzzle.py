@@ -56,7 +56,7 @@ def puzzlemix(
     _check_images(inputs, saliency)
     smoothness = dict(n_labels=n_labels, beta=beta, gamma=gamma, eta=eta, neigh_size=neigh_size)
     _, mask = puzzlemix_mask(saliency, perm, lam, inputs, block_num, **smoothness, mean=mean, std=std)
-    noised = inputs if noise is None else perturb(inputs, noise, mean, std)
+    noised = inputs if noise is None else puzzlemix_perturb(inputs, noise, mean, std)
     own = noised if noise_on[0] else inputs
     partner = take_rows(noised if noise_on[1] else inputs, perm)
     if transport:  # what is not seen is left where it is: it has weight 0
@@ -149,7 +149,7 @@ def puzzlemix_transport(image: Tensor, mask: Tensor, saliency: Tensor, t_eps: fl
     return move_cells(image, source).masked_fill(spread(empty, image.shape[2:])[:, None], 0)
 
 
-def perturb(inputs: Tensor, noise: Tensor, mean: Channels = None, std: Channels = None) -> Tensor:
+def puzzlemix_perturb(inputs: Tensor, noise: Tensor, mean: Channels = None, std: Channels = None) -> Tensor:
     """Inputs (N, C, H, W), normalised by mean and std, with noise added in [0, 1] and clamped to it."""
     offset, factor = _normalisation(inputs, mean, std)
     return (((inputs.float() * factor + offset + noise).clamp(0, 1) - offset) / factor).to(inputs.dtype)
