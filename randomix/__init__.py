@@ -17,6 +17,7 @@ _EXPORTS = {
     "SaliencyMix": "randomix.mixers.saliencymix",
     "ManifoldMixup": "randomix.mixers.manifold_mixup",
     "PatchUp": "randomix.mixers.patchup",
+    "CoMixup": "randomix.mixers.comixup",
     "RandoMix": "randomix.mixers.randomix",
     "MixedBatch": "randomix.types",
     "MixedForward": "randomix.types",

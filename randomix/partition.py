@@ -22,8 +22,8 @@ from torch.nn import functional as F
 PENALTIES = ("hard", "soft")
 PRECEDENCES = ("paper", "code")
 
-SWEEPS = 3  # of each descent; more find nothing
-REPAIRS = 1.5  # relabelled cells of a part for each cell of an output; more change 1 in 1000 problems of 4 x 4 cells
+SWEEPS = 2  # of each descent; more do not lower the sum
+REPAIRS = 1.5  # relabelled cells of a part for each cell of an output: 9 of 10 parts of 20 are finished with that
 MIXED_BONUS = 5e-4  # by which the authors favour a cell of two inputs
 FORBIDDEN = 1e4
 
@@ -112,6 +112,19 @@ def diversity_penalty(
     return 2 * gamma * times(compatibility, others * (value > threshold))
 
 
+def told_apart(counts: Tensor) -> Tensor:
+    """What outputs of the same inputs, more than one, pay for them on top, (P, n, n) of 0 and 1 for counts (P, n, n).
+
+    Of two such outputs the first pays for the first of these inputs, the second one for the second.
+    """
+    used = counts > 0
+    rank = used.cumsum(-1)
+    same = (used[:, :, None] == used[:, None]).all(-1) & (rank[..., -1] > 1)[..., None]
+    later = same.triu(1)
+    first, second = used & (rank == 1), used & (rank == 2)
+    return ((first & later.any(2)[..., None]) | (second & later.any(1)[..., None])).float()
+
+
 # --- One output ------------------------------------------------------------------------------------------------------
 
 
@@ -137,8 +150,8 @@ def mixed_labels(unary: Tensor, singles: Tensor, counts: Tensor, relief: Tensor)
     top = singles[0].index_select(0, index.flatten()).view(*index.shape, -1)
     masks = torch.cat([singles, (top + top.roll(1, 1)) / 2], 1)
     cost = unary.gather(-1, index[:, None, None].expand(*unary.shape[:3], -1))
-    missing = torch.where(amount > 0, 0.0, FORBIDDEN)
-    cost = (cost + cost.roll(1, -1)) / 2 - relief[:, None] + (missing + missing.roll(1, -1))[:, None, None]
+    cost = cost + ((amount == 0) * FORBIDDEN)[:, None, None]
+    cost = (cost + cost.roll(1, -1)) / 2 - relief[:, None]
     return Labels(masks, masks @ masks.mT, torch.cat([unary, cost], -1))
 
 
@@ -223,16 +236,6 @@ class Solution:
         self.masks[:, output] = masks
         self.counts[:, output] = masks.sum(1)
 
-    def tell_apart(self) -> None:
-        """Let outputs of the same inputs, more than one, pay: the first for the first input, others for the second."""
-        used = self.counts > 0
-        rank = used.cumsum(-1)
-        same = (used[:, :, None] == used[:, None]).all(-1) & (rank[..., -1] > 1)[..., None]
-        later = same.triu(1)
-        first, second = used & (rank == 1), used & (rank == 2)
-        pays = (first & later.any(2)[..., None]).float() + (second & later.any(1)[..., None]).float()
-        self.extra = self.problem.gamma * pays
-
 
 class Repair:
     """A solution whose cells are relabelled singly: each time the one of a part that lowers the sum sought most.
@@ -309,7 +312,7 @@ def solve(problem: Problem, init_labels: Tensor, iterations: int, resolve: bool,
         for output in range(init_labels.shape[1]):
             solution.relabel(output, mix=iteration > 0)
         if resolve and iteration == iterations - 2:
-            solution.tell_apart()
+            solution.extra = problem.gamma * told_apart(solution.counts)
     masks = solution.masks
     if repair:
         repaired = Repair(solution)

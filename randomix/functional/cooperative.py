@@ -152,8 +152,8 @@ def mix_cells(inputs: Tensor, targets: Tensor, masks: Tensor) -> MixedBatch:
     first = masks.argmax(-1, keepdim=True)
     second = masks.scatter_add(-1, first, masks.new_full((), -0.5).expand(first.shape)).argmax(-1)
     start = torch.arange(0, parts * size, size, device=masks.device).view(-1, 1, 1, 1)
-    grids = [(index + start).flatten(0, 1)[:count] for index in (first[..., 0], second)]
-    mixed = torch.lerp(*(_take_cells(inputs, grid) for grid in grids), 0.5)  # of two equal ends exactly that end
+    cells = [_take_cells(inputs, (index + start).flatten(0, 1)[:count]) for index in (first[..., 0], second)]
+    mixed = cells[0].lerp_(cells[1], 0.5)  # of two equal ends exactly that end
     share = masks.sum((2, 3)) / (rows * columns)
     # in double precision no device rounds what it multiplies to 10 bits
     blended = (share.double() @ in_parts(targets, size).double()).float().flatten(0, 1)[:count]
