@@ -16,6 +16,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from randomix.devices import to_device
+
 REACHES = (12, 24, 48, 28, 56, 112)
 """A pixel in row r is compared with the mean of rows r - n + 1 .. r + n, and the same columns, for each reach n."""
 _CORNERS_AT_ONCE = 2**18  # of boxes, over samples and reaches: more are looked up one reach at a time
@@ -86,7 +88,7 @@ def _per_channel(values: tuple[float, ...], channels: int, device: torch.device)
     """(C, 1, 1) float32, times 255: from units of [0, 1] to those of uint8. Remembered, never written to."""
     if len(values) != channels:
         raise ValueError(f"mean and std have {len(values)} entries for inputs of {channels} channels")
-    return torch.tensor(values, device=device).mul_(255).view(-1, 1, 1)
+    return to_device(np.array(values, dtype=np.float32)[:, None, None] * 255, device)
 
 
 # --- What NumPy and torch name differently ---------------------------------------------------------------------------
@@ -105,8 +107,8 @@ def _floor(array: Array) -> Array:
     return array.floor_() if isinstance(array, Tensor) else np.floor(array, out=array)
 
 
-def _constant(array: Tensor, device: torch.device | None) -> Array:
-    return array.numpy() if device is None else array.to(device)
+def _constant(array: np.ndarray, device: torch.device | None) -> Array:
+    return array if device is None else to_device(array, device)
 
 
 def _device(array: Array) -> torch.device | None:
@@ -133,8 +135,8 @@ def _grey(images: Array) -> Array:
 @functools.lru_cache(maxsize=8)
 def _fixed_point(channels: int, device: torch.device | None) -> Array:
     """The weights. Remembered, never written to; NumPy's if the device is None, as all constants here."""
-    weights = torch.tensor([3735.0, 19235.0, 9798.0] if channels == 3 else [32768.0]) / 32768
-    return _constant(weights, device)
+    weights = np.array([3735, 19235, 9798] if channels == 3 else [32768], dtype=np.float32)
+    return _constant(weights / 32768, device)
 
 
 def _grey_float(images: Tensor) -> Tensor:
@@ -142,7 +144,7 @@ def _grey_float(images: Tensor) -> Tensor:
     if images.shape[-1] == 1:
         return images[..., 0]
     first, second, third = images.unbind(-1)
-    weights = torch.tensor([0.114, 0.587, 0.299]).tolist()  # as float32 has them
+    weights = np.array([0.114, 0.587, 0.299], dtype=np.float32).tolist()
     total = (second.double() * weights[1]).float()
     total = (first.double() * weights[0] + total).float()
     return (third.double() * weights[2] + total).float()
@@ -172,20 +174,19 @@ def _boxes(height: int, width: int, device: torch.device | None) -> tuple[Array,
     Reaches of at least the longer side all see the whole image: they are one. Remembered, never written to.
     """
     reaches = [min(n, max(height, width)) for n in REACHES]
-    corners, sizes, distinct = [], [], sorted(set(reaches))
+    distinct = sorted(set(reaches))
+    corners, sizes = [], []
     for n in distinct:
         (top, bottom), (left, right) = (
-            ((p - n + 1).clamp(min=0), (p + n + 1).clamp(max=size))
-            for p, size in ((torch.arange(height)[:, None], height), (torch.arange(width), width))
+            (np.maximum(place - n + 1, 0), np.minimum(place + n + 1, size))
+            for place, size in ((np.arange(height)[:, None], height), (np.arange(width), width))
         )
         order = ((bottom, right), (top, left), (top, right), (bottom, left))  # the last two are subtracted
-        corners.append(torch.stack([(row * (width + 1) + column).flatten() for row, column in order]))
-        sizes.append(((bottom - top) * (right - left)).flatten() - 1)
-    weights = torch.tensor([[float(reaches.count(n))] for n in distinct])
-    places = torch.stack(corners, dim=1)
-    constants = (places if device is None else places.int(), torch.stack(sizes).clamp(min=1).float(), weights)
-    first, second, third = (_constant(c, device) for c in constants)
-    return first, second, third
+        corners.append([(row * (width + 1) + column).ravel() for row, column in order])
+        sizes.append(((bottom - top) * (right - left)).ravel() - 1)
+    weights = np.array([[reaches.count(n)] for n in distinct], dtype=np.float32)
+    places = np.stack(corners, axis=1).astype(np.intp if device is None else np.int32)
+    return _constant(places, device), _constant(np.stack(sizes).astype(np.float32), device), _constant(weights, device)
 
 
 def _levels(grey: Array, own: Array) -> Array:
