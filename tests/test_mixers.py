@@ -120,7 +120,8 @@ def test_choose_rows_takes_each_sample_from_its_batch():
     [
         ("baseline", "-"), ("mixup", "l"), ("cutmix", "m"), ("fmix", "m"), ("fmix_as_published", "m"),
         ("resizemix", "m"), ("saliencymix", "m"), ("saliencymix_as_published", "m"), ("cutout", "-"),
-        ("cutout_cifar100", "-"), ("cutout_8px", "-"), ("randomix", "l+m"), ("randomix_3111", "l+m"), ("randomix_4111", "l+m"),
+        ("cutout_cifar100", "-"), ("cutout_8px", "-"),
+        ("randomix", "l+m"), ("randomix_3111", "l+m"), ("randomix_4111", "l+m"),
     ],
 )  # fmt: skip
 def test_configs_build_with_every_setting_spelled_out(file, mode):
