@@ -34,9 +34,10 @@ def unwrap(model: nn.Module) -> nn.Module:
 def is_compiled(model: nn.Module) -> bool:
     """Whether calling ``model`` runs a compiled graph: numbers that change with each step then have to be tensors."""
     inner = model.module if isinstance(model, DistributedDataParallel) else model
-    if hasattr(inner, "_orig_mod") or getattr(inner, "_compiled_call_impl", None) is not None:
+    if getattr(inner, "_compiled_call_impl", None) is not None:  # model.compile()
         return True
-    return hasattr(inner.forward, "_torchdynamo_orig_callable")  # model.forward = torch.compile(model.forward)
+    forward = inner.forward  # of torch.compile(model), and of model.forward = torch.compile(model.forward)
+    return hasattr(forward, "_torchdynamo_orig_callable") and not hasattr(forward, "_torchdynamo_disable")
 
 
 def run_bare(model: nn.Module, inputs: Tensor, **options: Any) -> Tensor:
@@ -181,9 +182,7 @@ _NOT_COMPILED = (
 
 def _refuse_compiled() -> None:
     """Raise RuntimeError below a compiled function: dynamo would trace around the hooks."""
-    if torch.compiler.is_compiling():  # ends the trace here: the frame runs again, uncompiled, and is found below
-        raise RuntimeError(_NOT_COMPILED)
-    frame = sys._getframe()
+    frame = sys._getframe()  # ends dynamo's trace here: this function runs uncompiled
     while (frame := frame.f_back) is not None:
         if frame.f_globals.get("__name__") == "torch._dynamo.eval_frame":
             if frame.f_code.co_qualname.startswith("DisableContext"):

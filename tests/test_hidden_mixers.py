@@ -260,7 +260,7 @@ def test_taps_are_drawn_equally_often_and_alike_on_all_ranks(name):
 
 def test_manifold_mixup_blends_at_one_tap_by_the_label_s_lam():
     mixer, lams = ManifoldMixup(alpha=2.0, num_classes=6), []
-    for step in range(200):
+    for step in range(500):
         result, place, before, after = forward(mixer, step)
         if place is None:
             continue
@@ -272,8 +272,8 @@ def test_manifold_mixup_blends_at_one_tap_by_the_label_s_lam():
         assert result.loss_weight == 1.0
         assert result.name == "manifold_mixup"
         lams.append(float(result.lam[0]))
-    assert np.mean(lams) == pytest.approx(0.5, abs=0.06)
-    assert np.var(lams) == pytest.approx(0.05, abs=0.015)  # of Beta(2, 2)
+    assert np.mean(lams) == pytest.approx(0.5, abs=0.03)
+    assert np.var(lams) == pytest.approx(0.05, abs=0.008)  # of Beta(2, 2)
 
 
 @pytest.mark.parametrize("hard", [False, True])

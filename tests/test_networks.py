@@ -73,6 +73,13 @@ def test_compiled_networks_are_known_and_unwrapped(compiled_forms, form):
     assert networks.unwrap(compiled) is model
 
 
+def test_a_network_that_is_not_to_be_compiled_is_not_compiled():
+    model = network()
+    assert not networks.is_compiled(torch.compiler.disable(model))
+    model.forward = torch.compiler.disable(model.forward)
+    assert not networks.is_compiled(model)
+
+
 @pytest.mark.parametrize("form", ["compile", "in place"])
 def test_the_bare_network_runs_past_its_compiled_form(compiled_forms, form):
     from torch._dynamo.testing import CompileCounter
@@ -340,6 +347,24 @@ def test_the_clean_loss_carries_its_own_weight_gradients(frozen):
         else:
             torch.testing.assert_close(found.grad, expected.grad * 3, rtol=1e-5, atol=1e-7)
     assert all(torch.equal(a, b) for a, b in zip(model.buffers(), reference.buffers(), strict=True))
+
+
+def test_small_gradients_keep_their_digits_in_float16():
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Flatten(), nn.Linear(360, 16), nn.Linear(16, 5))
+    with torch.no_grad():
+        for layer in model[1:]:
+            layer.weight.mul_(0.002)
+    inputs, targets = batch()
+    half = copy.deepcopy(model).half()
+    exact, exact_loss = networks.input_gradient(model, inputs, targets, 0.5)
+    found, loss = networks.input_gradient(half, inputs.half(), targets, 0.5)
+    assert exact.abs().max() < 2e-6  # a float16 keeps one or two digits there
+    assert F.cosine_similarity(found.flatten(), exact.flatten(), dim=0) > 0.9995
+    torch.testing.assert_close(found.norm(), exact.norm(), rtol=0.01, atol=0)
+    exact_loss.backward(), loss.backward()
+    for p, q in zip(model.parameters(), half.parameters(), strict=True):
+        torch.testing.assert_close(q.grad.float(), p.grad, rtol=0.05, atol=1e-5)
 
 
 class Dimmed(SaliencyMixer):
