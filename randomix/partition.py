@@ -168,9 +168,9 @@ def descend(labels: Labels, blacks: Tensor, link: Tensor, beta: float) -> tuple[
     red_unary, black_unary = unary[:, :reds], unary[:, reds:]
     for _ in range(SWEEPS):
         red_label = torch.baddbmm(red_unary, to_red, black, alpha=-beta).argmin(-1)
-        red = gram.index_select(0, (red_label + base).flatten()).view(-1, reds, count)
+        red = gram.index_select(0, (red_label + base).flatten()).view(len(unary), reds, count)
         lowest, black_label = torch.baddbmm(black_unary, to_black, red, alpha=-beta).min(-1)
-        black = gram.index_select(0, (black_label + base).flatten()).view(-1, cells - reds, count)
+        black = gram.index_select(0, (black_label + base).flatten()).view(len(unary), cells - reds, count)
     cost = lowest.sum(-1) + red_unary.gather(-1, red_label[..., None]).sum((1, 2))
     return torch.cat([red_label, black_label], -1).view(parts, starts, cells), cost.view(parts, starts)
 
@@ -186,7 +186,7 @@ def best_masks(labels: Labels, masks: Tensor, link: Tensor, beta: float) -> Tens
     (parts, cells, inputs), reds, count = masks.shape, link.shape[0], labels.masks.shape[1]
     base = _row_base(parts, 1, count, masks.device)
     cheapest = labels.unary[:, 0, reds:].argmin(-1)
-    rows = labels.gram.flatten(0, 1).index_select(0, (cheapest + base).flatten()).view(parts, -1, count)
+    rows = labels.gram.flatten(0, 1).index_select(0, (cheapest + base).flatten()).view(parts, cells - reds, count)
     blacks = torch.stack([rows, masks[:, reds:] @ labels.masks.mT], 1)
     index, cost = descend(labels._replace(unary=labels.unary.expand(-1, 2, -1, -1)), blacks, link, beta)
     best = index.gather(1, cost.argmin(1)[:, None, None].expand(-1, 1, cells))[:, 0]

@@ -1,0 +1,384 @@
+"""Co-Mixup: objective, prices and mixing against slow loops; what the solver guarantees; the mixer's settings."""
+
+import itertools
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from torch.nn.functional import one_hot
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from randomix import CoMixup, StepRng, functional, mixers, partition
+from randomix.functional import cooperative
+
+CONFIGS = Path(__file__).resolve().parents[1] / "configs" / "mixer"
+
+
+def batch(count=7, spatial=(16, 24), blocks=4, part_size=20, dtype=torch.float32, seed=0):
+    """Arguments of functional.comixup; saliency is noise around an object, as input gradients are."""
+    draw = np.random.default_rng(seed)
+    inputs = torch.from_numpy(draw.standard_normal((count, 3, *spatial)).astype(np.float32)).to(dtype)
+    rows, columns = (draw.uniform(0, size, (count, 1, 1)) for size in spatial)
+    y, x = np.mgrid[: spatial[0], : spatial[1]]
+    near = np.exp(-8 * (((y - rows) / spatial[0]) ** 2 + ((x - columns) / spatial[1]) ** 2))
+    saliency = torch.from_numpy((np.abs(draw.standard_normal((count, *spatial))) * (near + 0.1)).astype(np.float32))
+    sizes = [min(part_size, count - start) for start in range(0, count, part_size)]
+    dirichlet = np.concatenate([draw.dirichlet(np.full(size, 2.0)) for size in sizes]).astype(np.float32)
+    labels = np.concatenate([draw.integers(0, size, (size, blocks, blocks)) for size in sizes])
+    return inputs, torch.eye(count), saliency, torch.from_numpy(dirichlet), torch.from_numpy(labels)
+
+
+def random_masks(count, blocks, seed=0):
+    """Masks (n, B, B, n) of whole cells and halves of two."""
+    draw = torch.Generator().manual_seed(seed)
+    first, second = (torch.randint(count, (count, blocks, blocks), generator=draw) for _ in range(2))
+    second = torch.where(torch.rand(first.shape, generator=draw) < 0.6, first, second)
+    return (one_hot(first, count) + one_hot(second, count)) / 2
+
+
+def problem_of(count=5, blocks=3, seed=0, omega=0.05, tau=0.83, **settings):
+    """A part with all inputs, and initial labels (1, n, S)."""
+    _, _, saliency, dirichlet, labels = batch(count, (6 * blocks, 6 * blocks), blocks, seed=seed)
+    cells, present = blocks * blocks, torch.ones(1, count, dtype=torch.bool)
+    costs = functional.comixup_costs(saliency, (blocks, blocks), dirichlet).flatten(1)[None]
+    compatibility = cooperative.comixup_compatibility(cooperative.window_peaks(saliency)[None], present, omega)
+    sizes = ((blocks, blocks), 0.32 / cells, 1.0 / cells, tau * cells)
+    return partition.Problem(costs, compatibility, present, *sizes, **settings), labels.flatten(1)[None]
+
+
+def loop_objective(masks, costs, compatibility, beta, gamma, threshold):
+    """The sum of the module docstring of randomix.partition, for masks (n, rows, columns, n)."""
+    count, rows, columns, _ = masks.shape
+    total = 0.0
+    for i, r, c in itertools.product(range(count), range(rows), range(columns)):
+        total += float(masks[i, r, c] @ costs[:, r, c])
+        for below in [(r + 1, c)] * (r + 1 < rows) + [(r, c + 1)] * (c + 1 < columns):
+            total += beta / 2 * float((masks[i, r, c] - masks[i][below]).square().sum())
+    counts = masks.sum((1, 2))
+    for i, j in itertools.product(range(count), repeat=2):
+        others = counts.sum(0) - counts[i]
+        value = float(compatibility[j] @ others)
+        total += gamma * float(counts[i, j]) * value * (value > threshold)
+    return total
+
+
+def objective(problem, masks):
+    """The slow sum for masks (1, n, S, n)."""
+    grid, costs = masks[0].unflatten(1, problem.size), problem.costs[0].unflatten(1, problem.size)
+    return loop_objective(grid, costs, problem.compatibility[0], problem.beta, problem.gamma, problem.threshold)
+
+
+# -- functions ----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_the_objective_is_the_sum(seed):
+    draw = torch.Generator().manual_seed(seed)
+    masks, costs = random_masks(5, 3, seed), torch.randn(5, 3, 3, generator=draw)
+    compatibility = torch.rand(5, 5, generator=draw)
+    for matrix, thresholded in itertools.product((None, compatibility), (True, False)):
+        slow = loop_objective(
+            masks, costs, torch.eye(5) if matrix is None else matrix, 0.4 / 9, 1.5 / 9, 6.3 if thresholded else 0.0
+        )
+        settings = {"beta": 0.4, "gamma": 1.5, "tau": 0.7, "thresholded": thresholded}
+        fast = functional.comixup_objective(masks, costs, matrix, **settings)
+        assert float(fast) == pytest.approx(slow, rel=1e-5)
+        many = functional.comixup_objective(masks.expand(2, 1, -1, -1, -1, -1), costs, matrix, **settings)
+        torch.testing.assert_close(many, fast.expand(2, 1))
+
+
+def test_prices_are_the_formulas():
+    draw = torch.Generator().manual_seed(0)
+    others, matrix = 4 * torch.rand(6, generator=draw), torch.rand(6, 6, generator=draw)
+    value = matrix @ others
+    threshold = float(value.median())
+    expected = {
+        ("hard", "paper"): [3 * float(v) * (v > threshold) for v in value],
+        ("hard", "code"): [3 * sum(float(a * o) for a, o, v in zip(row, others, value, strict=True) if v > threshold)
+                           for row in matrix],
+        ("soft", "paper"): [3 * max(float(v) - threshold, 0) for v in value],
+        ("soft", "code"): [3 * max(float(v) - threshold, 0) for v in value],
+    }  # fmt: skip
+    for (penalty, precedence), prices in expected.items():
+        found = partition.diversity_penalty(others, matrix, 1.5, threshold, penalty, precedence)
+        torch.testing.assert_close(found, torch.tensor(prices))
+
+
+def test_outputs_of_the_same_inputs_are_told_apart():
+    counts = torch.tensor([[3, 0, 6.0, 0], [2, 0, 7, 0], [9, 0, 0, 0], [0, 0, 0, 9], [4, 5, 0, 0]])[None]
+    expected = torch.zeros(1, 5, 4)
+    expected[0, 0, 0] = expected[0, 1, 2] = 1  # inputs 0 and 2; outputs of one input are left alone
+    assert torch.equal(partition.told_apart(counts), expected)
+
+
+@pytest.mark.parametrize(("count", "part_size"), [(5, 5), (7, 3), (1, 4)])
+def test_cells_are_taken_pixel_by_pixel(count, part_size):
+    inputs, targets, *_ = batch(count, (8, 12))
+    parts = [random_masks(part_size, 2, seed) for seed in range(-(-count // part_size))]
+    for start, masks in zip(range(0, count, part_size), parts, strict=True):  # none shows an input that is not there
+        masks[..., count - start :] = 0
+        masks[..., 0] += 1 - masks.sum(-1)
+    expected, shares = torch.zeros_like(inputs), torch.zeros(count, count)
+    for i, y, x in itertools.product(range(count), range(8), range(12)):
+        for j in range(min(part_size, count - i // part_size * part_size)):
+            weight, source = parts[i // part_size][i % part_size, y // 4, x // 6, j], i // part_size * part_size + j
+            expected[i, :, y, x] += weight * inputs[source, :, y, x]
+            shares[i, source] += weight / 96
+    for layout in (torch.contiguous_format, torch.channels_last):
+        mixed = cooperative.mix_cells(inputs.contiguous(memory_format=layout), targets, torch.stack(parts))
+        torch.testing.assert_close(mixed.inputs, expected)
+        torch.testing.assert_close(mixed.targets, shares @ targets)
+        torch.testing.assert_close(mixed.lam, shares.diagonal())
+        assert mixed.inputs.is_contiguous(memory_format=layout)
+
+
+def test_parts_do_not_meet():
+    """A smaller last part, padded inside, is mixed as if it were alone."""
+    inputs, targets, saliency, dirichlet, labels = batch(7, part_size=3)
+    whole = functional.comixup(inputs, targets, saliency, dirichlet, labels, part_size=3)
+    assert whole.lam[6] == 1.0
+    assert torch.equal(whole.inputs[6], inputs[6])
+    for rows in (slice(0, 3), slice(3, 6), slice(6, 7)):
+        alone = functional.comixup(inputs[rows], targets[rows], saliency[rows], dirichlet[rows], labels[rows])
+        assert torch.equal(alone.inputs, whole.inputs[rows])
+        assert torch.equal(alone.targets, whole.targets[rows])
+        assert torch.equal(alone.lam, whole.lam[rows])
+    assert whole.targets[3:6, :3].sum() == 0
+
+
+@pytest.mark.parametrize(("spatial", "blocks"), [((8, 8), 4), ((12, 20), 2), ((15, 25), 5), ((3, 5), 1), ((4, 6), 2)])
+def test_every_size(spatial, blocks):
+    for count in (1, 2, 5):
+        mixed = functional.comixup(*batch(count, spatial, blocks))
+        torch.testing.assert_close(mixed.targets.sum(1), torch.ones(count))
+        torch.testing.assert_close(mixed.targets.diagonal(), mixed.lam)
+        assert mixed.inputs.shape == (count, 3, *spatial)
+        assert mixed.inputs.isfinite().all()
+
+
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float16, torch.bfloat16])
+def test_dtype_and_layout_change_nothing_else(dtype, layout):
+    reference = functional.comixup(*batch())
+    inputs, *rest = batch(dtype=dtype)
+    inputs = inputs.contiguous(memory_format=layout)
+    before = [value.clone() for value in (inputs, *rest)]
+    mixed = functional.comixup(inputs, *rest)
+    assert mixed.inputs.dtype == dtype
+    assert mixed.inputs.is_contiguous(memory_format=layout)
+    torch.testing.assert_close(mixed.inputs.float(), reference.inputs, atol=2e-2, rtol=2e-2)
+    assert torch.equal(mixed.targets, reference.targets)
+    assert all(torch.equal(a, b) for a, b in zip(before, (inputs, *rest), strict=True))
+    with torch.autocast("cpu", torch.bfloat16):
+        assert torch.equal(functional.comixup(inputs, *rest).targets, reference.targets)
+
+
+@pytest.mark.parametrize("value", [0.0, float("nan"), float("inf")])
+def test_a_sample_without_saliency_has_it_everywhere(value):
+    inputs, targets, saliency, dirichlet, labels = batch(20, (16, 16))
+    broken, uniform = saliency.clone(), saliency.clone()
+    broken[3], uniform[3] = value, 1.0
+    costs = functional.comixup_costs(broken, (4, 4))
+    torch.testing.assert_close(costs[3], torch.full((4, 4), -1 / 16))
+    assert torch.equal(costs, functional.comixup_costs(uniform, (4, 4)))
+    mixed = functional.comixup(inputs, targets, broken, dirichlet, labels)
+    torch.testing.assert_close(mixed.targets.sum(1), torch.ones(20))
+    everywhere = functional.comixup(inputs, targets, torch.ones_like(saliency), dirichlet, labels)
+    torch.testing.assert_close(everywhere.targets.sum(1), torch.ones(20))  # ties choose one input
+
+
+def test_sizes_that_disagree_are_named():
+    inputs, targets, saliency, dirichlet, labels = batch(7)
+    with pytest.raises(ValueError, match="inputs has 7 samples, targets has 6 and dirichlet has 5"):
+        functional.comixup(inputs, targets[:6], saliency, dirichlet[:5], labels)
+    with pytest.raises(ValueError, match=r"floating \(N, C, H, W\), got torch.uint8"):
+        functional.comixup(inputs.to(torch.uint8), targets, saliency, dirichlet, labels)
+    with pytest.raises(ValueError, match=r"saliency must be .*average over the channels"):
+        functional.comixup(inputs, targets, inputs, dirichlet, labels)
+    with pytest.raises(ValueError, match="block_num 5 does not divide images of 16 x 24 pixels; use one of 2, 4, 8"):
+        functional.comixup(inputs, targets, saliency, dirichlet, torch.zeros(7, 5, 5, dtype=torch.long))
+    with pytest.raises(ValueError, match=r"init_labels must be integers \(N, B, B\)"):
+        functional.comixup(inputs, targets, saliency, dirichlet, labels.float())
+    with pytest.raises(ValueError, match="penalty must be one of hard, soft, got 'firm'"):
+        functional.comixup(inputs, targets, saliency, dirichlet, labels, penalty="firm")
+    with pytest.raises(ValueError, match="precedence must be one of paper, code, got 'none'"):
+        functional.comixup(inputs, targets, saliency, dirichlet, labels, precedence="none")
+    with pytest.raises(ValueError, match="part_size must be >= 1, got 0"):
+        functional.comixup(inputs, targets, saliency, dirichlet, labels, part_size=0)
+
+
+# -- the solver ---------------------------------------------------------------------------------------------------
+
+
+def test_a_step_finds_good_labels_of_an_output():
+    """Nearly always, against all labellings of 2 x 2 cells with 4 inputs and the pairs of the 3 that it shows most."""
+    found = 0
+    for seed in range(30):
+        problem, labels = problem_of(4, 2, seed)
+        solution = partition.Solution(problem, labels)
+        for output in range(4):
+            solution.relabel(output, mix=False)
+        counts, order = solution.counts[0].clone(), solution.board.order
+        shown = [j for j in counts[1].argsort(descending=True, stable=True).tolist()[:3] if counts[1, j] > 0]
+        pairs = [(torch.eye(4)[a] + torch.eye(4)[b]) / 2 for a, b in itertools.combinations(shown, 2)]
+        kinds = torch.stack([*torch.eye(4), *pairs])
+        price = partition.diversity_penalty(
+            counts.sum(0) - counts[1], problem.compatibility[0], problem.gamma, problem.threshold, "hard", "paper"
+        )
+        every = kinds[torch.tensor(list(itertools.product(range(len(kinds)), repeat=4)))]  # (L^4, cells, n)
+        costs = problem.costs[0].T + price
+        grid = every.unflatten(1, (2, 2))
+        apart = sum(grid.diff(dim=axis).square().sum((1, 2, 3)) for axis in (1, 2))
+        bonus = partition.MIXED_BONUS * (every == 0.5).any(-1).sum(-1)
+        energy = (every * costs).sum((1, 2)) + problem.beta / 2 * apart - bonus
+        solution.relabel(1, mix=True)
+        ours = solution.masks[0, 1][order.argsort()]
+        mine = energy[(every == ours).all(-1).all(-1)]
+        assert len(mine) > 0  # only labels that the method has
+        found += bool(mine.min() <= energy.min() + 1e-6)
+    assert found >= 25
+
+
+@pytest.mark.parametrize(("omega", "tau", "spare"), [(0.0, 0.83, 1e-4), (0.1, 0.83, 0.05)])
+def test_repair_ends_where_no_cell_lowers_the_objective(omega, tau, spare, monkeypatch):
+    """But for spare: it looks for cells as if inputs did not weigh on each other, though it does count them."""
+    monkeypatch.setattr(partition, "REPAIRS", 8.0)
+    repaired = 0
+    for seed in range(4):
+        problem, labels = problem_of(8, 3, seed, omega, tau)
+        before = objective(problem, partition.solve(problem, labels, 2, False, False))
+        masks = partition.solve(problem, labels, 2, False, True)
+        after = objective(problem, masks)
+        assert after <= before + 1e-5
+        repaired += after < before - 0.1
+        whole = [(i, s) for i, s in itertools.product(range(8), range(9)) if masks[0, i, s].max() == 1]
+        others = masks[0].repeat(len(whole), 8, 1, 1, 1)  # every other input in every cell of one input
+        for k, (i, s) in enumerate(whole):
+            others[k, :, i, s] = torch.eye(8)
+        costs = problem.costs.unflatten(2, (3, 3))
+        values = functional.comixup_objective(others.unflatten(3, (3, 3)), costs, problem.compatibility, tau=tau)
+        assert values.min() >= after - spare
+    assert repaired >= 3
+
+
+def test_repair_never_raises_the_objective():
+    for seed, penalty in itertools.product(range(6), partition.PENALTIES):
+        problem, labels = problem_of(12, 4, seed, penalty=penalty)
+        plain, repaired = (partition.solve(problem, labels, 3, True, repair) for repair in (False, True))
+        costs = problem.costs.unflatten(2, problem.size)
+        values = [
+            float(functional.comixup_objective(m.unflatten(2, problem.size), costs, problem.compatibility))
+            for m in (plain, repaired)
+        ]
+        assert values[1] <= values[0] + 1e-4
+
+
+def test_outputs_are_several_sources_in_few_pieces():
+    """As the authors' labels: 2 to 3.5 sources an output, all inputs used, some cells mixed; no output an input."""
+    problem, labels = problem_of(20, 4, omega=0.001)
+    masks = partition.solve(problem, labels, 4, True, True)[0]
+    counts = masks.sum(1)
+    assert set(masks.unique().tolist()) == {0.0, 0.5, 1.0}
+    assert 2 <= (counts > 0).sum(1).float().mean() <= 3.5
+    assert (counts.sum(0) > 0).all()
+    assert 0.02 <= (masks == 0.5).any(-1).float().mean() <= 0.25
+    grid = masks.unflatten(1, (4, 4))
+    same = (grid.diff(dim=1) == 0).all(-1).float().mean() + (grid.diff(dim=2) == 0).all(-1).float().mean()
+    assert same / 2 > 0.5  # initial labels: 0.05
+
+
+class Waits(TorchDispatchMode):
+    """Fails on operations that would wait for a device: their result's size, or a Python number, is in the data."""
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        name = func.overloadpacket.__name__
+        assert name not in ("_local_scalar_dense", "nonzero", "masked_select", "unique", "is_nonzero", "equal"), name
+        if name in ("index", "index_put", "index_put_"):
+            assert all(i is None or i.dtype != torch.bool for i in args[1]), "boolean index"
+        return func(*args, **(kwargs or {}))
+
+
+def test_nothing_waits_for_the_device():
+    arguments = batch(9, part_size=4)
+    for penalty, precedence in itertools.product(partition.PENALTIES, partition.PRECEDENCES):
+        with Waits():
+            functional.comixup(*arguments, part_size=4, penalty=penalty, precedence=precedence)
+    with Waits(), pytest.raises(AssertionError, match="_local_scalar_dense"):
+        arguments[0].sum().item()
+
+
+# -- the mixer ----------------------------------------------------------------------------------------------------
+
+
+def mix(mixer, inputs, seed=0, rank=0):
+    gradient = torch.randn(inputs.shape, generator=torch.Generator().manual_seed(1))
+    return mixer.mix(inputs, torch.eye(len(inputs)), gradient, StepRng(seed, rank=rank))
+
+
+def test_mixer_hands_its_settings_on(monkeypatch):
+    taken = {}
+
+    def record(*arguments, **settings):
+        taken.update(settings, draws=arguments[3:])
+        return real(*arguments, **settings)
+
+    real = functional.comixup
+    monkeypatch.setattr(functional, "comixup", record)
+    settings = {
+        "part_size": 6, "beta": 0.5, "gamma": 0.7, "eta": 0.1, "tau": 0.5, "omega": 0.01, "n_iter": 2,
+        "set_resolve": False, "penalty": "soft", "precedence": "code", "repair": False,
+    }  # fmt: skip
+    mix(CoMixup(**settings, block_num=2, alpha=3.0), batch(8)[0])
+    assert {key: taken[key] for key in settings} == settings
+    dirichlet, labels = taken["draws"]
+    torch.testing.assert_close(torch.stack([dirichlet[:6].sum(), dirichlet[6:].sum()]), torch.ones(2))
+    assert labels.shape == (8, 2, 2)
+    assert labels[6:].max() <= 1
+
+
+def test_ranks_draw_the_same_number_of_cells(monkeypatch):
+    seen = []
+    monkeypatch.setattr(functional, "comixup", lambda *arguments, **_: seen.append(arguments[4].shape[1]))
+    inputs = torch.zeros(4, 3, 24, 36)
+    for seed, rank in itertools.product(range(40), range(2)):
+        mix(CoMixup(block_num=None), inputs, seed, rank)
+    assert seen[::2] == seen[1::2]
+    assert set(seen) == {2, 3, 4, 6, 12}
+
+
+def test_sizes_are_refused_before_training():
+    CoMixup().check_shape((1, 28, 28))
+    CoMixup().check_shape((1, 8, 8))
+    with pytest.raises(ValueError, match="block_num 4 does not divide images of 30 x 32 pixels; use one of 2"):
+        CoMixup().check_shape((3, 30, 32))
+    with pytest.raises(ValueError, match="no block_num from 2 to 16 divides images of 31 x 31 pixels; crop or pad"):
+        CoMixup(block_num=-1).check_shape((3, 31, 31))
+    with pytest.raises(ValueError, match="mixes 2-D samples only"):
+        CoMixup().check_shape((1, 16000))
+
+
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    [
+        ({"part_size": 0}, "part_size must be an integer >= 1, got 0"),
+        ({"n_iter": 2.5}, "n_iter must be an integer >= 1, got 2.5"),
+        ({"block_num": 1}, "block_num must be an integer from 2 to 16, or None, got 1"),
+        ({"alpha": 0}, "alpha must be > 0"),
+        ({"omega": 2}, r"omega must be in \[0, 1\]"),
+        ({"beta": -1}, "beta must be in"),
+        ({"penalty": "firm"}, "penalty must be one of hard, soft"),
+        ({"precedence": "none"}, "precedence must be one of paper, code"),
+    ],
+)
+def test_settings_are_checked(setting, message):
+    with pytest.raises(ValueError, match=message):
+        CoMixup(**setting)
+
+
+def test_configurations_are_the_defaults_but_for_what_they_say():
+    for name, changed in (("comixup", {}), ("comixup_as_published", {"precedence": "code", "repair": False})):
+        config = yaml.safe_load((CONFIGS / f"{name}.yaml").read_text())
+        assert config.pop("label") == "Co-Mixup"
+        assert mixers.build(config).__dict__ == (CoMixup().__dict__ | changed)
