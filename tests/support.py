@@ -25,6 +25,9 @@ from randomix.errors import RunError
 from randomix.records import identity
 from randomix.runs import build
 
+# torch.compile before a process's first backward pass makes autograd start threads, which no fork survives
+torch.zeros((), requires_grad=True).backward()
+
 
 def tiny_config(output_root: Path, **sections: Any) -> dict[str, Any]:
     """A resolved configuration: 96 synthetic 8x8 images, batch 16, two epochs. ``recipe={...}`` changes a section."""

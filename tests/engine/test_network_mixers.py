@@ -1,0 +1,157 @@
+"""Methods that need the network, in the engine: graphs of compiled training, gradients of two ranks, micro-batches."""
+
+import tempfile
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+import models
+from randomix import StepRng, mixers
+from randomix.engine import distributed
+from randomix.engine.distributed import World
+from randomix.engine.launcher import STORE
+from randomix.engine.stopper import Stopper
+from randomix.mixers.base_network import HiddenMixer, SaliencyMixer
+from tests.support import fork, make_trainer, tiny_config, wait
+
+HIDDEN = [n for n in mixers.available() if issubclass(mixers.get(n), HiddenMixer)]
+SALIENCY = [n for n in mixers.available() if issubclass(mixers.get(n), SaliencyMixer)]
+CASES = [{"name": n, "prob": 1.0} for n in HIDDEN] + [{"name": n} for n in SALIENCY]
+CASES += [{"name": n, "clean_weight": 1.0} for n in SALIENCY]
+
+
+class TappedGroupNet(nn.Module):
+    """Convolutions with group normalisation and a tap before each and after the last."""
+
+    def __init__(self, channels, num_classes, depth=3):
+        super().__init__()
+        self.num_taps = depth + 1
+        self.layers = nn.ModuleList(
+            nn.Sequential(nn.Conv2d(i, 8, 3, padding=1), nn.GroupNorm(2, 8), nn.ReLU())
+            for i in [channels, *[8] * (depth - 1)]
+        )
+        self.head = nn.Linear(8, num_classes)
+
+    def forward(self, inputs, tap=None):
+        features = inputs if tap is None else tap(0, inputs)
+        for index, layer in enumerate(self.layers):
+            features = layer(features)
+            features = features if tap is None else tap(1 + index, features)
+        return self.head(features.mean((2, 3)))
+
+
+def tapped_group_net(config, *, sample_shape, num_classes):
+    return TappedGroupNet(sample_shape[0], num_classes, config.get("depth", 3))
+
+
+def quiet():
+    """A stopper that hears no signal."""
+    stopper = Stopper()
+    stopper.close()
+    return stopper
+
+
+def tiny_preact():
+    torch.manual_seed(0)
+    config = {"name": "preact_resnet18", "width": 4}
+    return models.build(config, sample_shape=(3, 8, 8), num_classes=4).train()
+
+
+# -- compiled -----------------------------------------------------------------------------------------------------
+
+
+def test_a_composite_compiles_once_for_each_place_where_it_mixes():
+    from torch._dynamo.testing import CompileCounter
+
+    counter, plain, inner = CompileCounter(), tiny_preact(), tiny_preact()
+    compiled = torch.compile(inner, backend=counter)
+    config = {"name": "randomix", "candidates": ["mixup", "cutmix", "manifold_mixup", "patchup"]}
+    mixer = mixers.build(config, num_classes=4)
+    inputs, labels = torch.rand(6, 3, 8, 8, generator=torch.Generator().manual_seed(0)), torch.arange(6) % 4
+    used, graphs = set(), []
+    for step in range(40):
+        results = [mixer.forward_mixed(model, inputs, labels, StepRng(0, step)) for model in (plain, compiled)]
+        assert torch.equal(results[0].logits, results[1].logits)
+        assert torch.equal(results[0].targets, results[1].targets)
+        used.add(results[0].name)
+        graphs.append(counter.frame_count)
+    assert used == {"mixup", "cutmix", "manifold_mixup", "patchup"}
+    assert graphs[-1] == 5  # without a tap, two for each hidden method
+    assert graphs[20] == graphs[-1]  # what has been seen is not compiled again
+    torch._dynamo.reset()
+
+
+def test_compiled_training_has_a_graph_for_each_tap_however_many(tmp_path, monkeypatch):
+    """More graphs than dynamo makes by itself before it gives up, which it does with a warning only."""
+    from torch._dynamo.testing import CompileCounter
+
+    counter, compiler = CompileCounter(), torch.compile
+    monkeypatch.setattr(torch, "compile", lambda model, **options: compiler(model, backend=counter, **options))
+    taps = [1, 2, 3, 4, 5]
+    everywhere = [{"name": n, "taps": taps, **o} for n, o in (("manifold_mixup", {}), ("patchup", {"block_size": 1}))]
+    config = tiny_config(tmp_path, trainer={"compile": True}, recipe={"epochs": 12})
+    config["mixer"] = {"name": "randomix", "candidates": [*everywhere, "mixup"], "weights": [5, 5, 1]}
+    config["model"] = {"name": "tapped_group_net", "depth": 5}
+    with torch._dynamo.config.patch(cache_size_limit=8):  # as it comes
+        running = make_trainer(config, World(), tapped_group_net)
+        for step, batch in enumerate(running.loader.batches(0, running.total_steps)):
+            running.step(step, batch, quiet())
+    assert counter.frame_count == 11
+    torch._dynamo.reset()
+
+
+# -- two ranks ----------------------------------------------------------------------------------------------------
+
+
+def on_two_ranks(call, folder: Path) -> None:
+    """Run ``call(world)`` in two forked gloo ranks."""
+
+    def body() -> int:
+        with distributed.init("cpu", 1.0) as world:
+            call(world)
+        return 0
+
+    store, log, pids = tempfile.mkdtemp(dir=folder), folder / "log", []
+    for rank in range(2):
+        names = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": 2, "LOCAL_WORLD_SIZE": 2, STORE: f"{store}/s"}
+        pids.append(fork(body, log, {k: str(v) for k, v in names.items()}))
+    assert wait(pids) == [0, 0], log.read_text()
+
+
+def gradients(config, world, steps):
+    """Gradients of each of ``steps``, all at the initial weights."""
+    running = make_trainer(config, world, tapped_group_net)
+    found = []
+    running.optimizer.step = lambda *_, **__: None
+    running.optimizer.zero_grad = lambda **_: None  # keep them to look at
+    for step in steps:
+        for p in running.model.parameters():
+            p.grad = None
+        (batch,) = running.loader.batches(step, step + 1)
+        running.step(step, batch, quiet())
+        found.append([p.grad.clone() for p in running.model.parameters()])
+    return found
+
+
+@pytest.mark.parametrize("config", CASES, ids=lambda c: "-".join(map(str, c.values())))
+def test_two_ranks_train_on_the_mean_of_their_mixed_halves(tmp_path, monkeypatch, config):
+    """Each rank draws for itself: the reference runs both, one after the other, and averages."""
+    steps, whole = range(6), tiny_config(tmp_path, dataset={"height": 16, "width": 16})
+    whole["mixer"] = config
+
+    def work(world: World) -> None:
+        torch.save(gradients(whole, world, steps), tmp_path / f"rank-{world.rank}.pt")
+
+    on_two_ranks(work, tmp_path)
+    found = [torch.load(tmp_path / f"rank-{rank}.pt", weights_only=True) for rank in (0, 1)]
+    monkeypatch.setattr(distributed, "ddp", lambda module, world: module)
+    halves = [gradients(whole, World(rank, 2), steps) for rank in (0, 1)]
+    largest = 0.0
+    for step in steps:
+        for ours, theirs, a, b in zip(found[0][step], found[1][step], halves[0][step], halves[1][step], strict=True):
+            assert torch.equal(ours, theirs)
+            torch.testing.assert_close(ours, (a + b) / 2, rtol=1e-5, atol=1e-6)
+            largest = max(largest, float((a - b).abs().max()))
+    assert largest > 1e-3  # the halves are not alike
