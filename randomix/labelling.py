@@ -16,8 +16,7 @@ from torch import Tensor
 SHARE = 0.4
 """The part of a min-marginal that is handed over; all of 0.33 to 0.5 do well."""
 
-ROUNDS_PER_SIDE = 3
-"""Exchanges for each cell of the longer side: leaves 1 problem in 200 above the minimum, by less than 0.1 %."""
+TRIES = 3
 
 
 def energy(labels: Tensor, unary: Tensor, down: Tensor, right: Tensor) -> Tensor:
@@ -32,7 +31,8 @@ def energy(labels: Tensor, unary: Tensor, down: Tensor, right: Tensor) -> Tensor
 def solve_grid(unary: Tensor, down: Tensor, right: Tensor, rounds: int | None = None) -> Tensor:
     """Labels (N, H, W) int64 of (almost) least energy E; see ``energy`` for the costs, any dtype, weights >= 0.
 
-    rounds: exchanges between rows and columns, None for 3 for each cell of the longer side. Solved in float32.
+    rounds: exchanges between rows and columns, None for 20 and 2 for each cell of the longer side: of Puzzle Mix's
+    problems that leaves 1 in 1000 above the least, by 0.2 % at most. Solved in float32.
     """
     _, height, width, count = unary.shape
     ranks = torch.arange(count, dtype=torch.float32, device=unary.device) / max(count - 1, 1)
@@ -41,19 +41,20 @@ def solve_grid(unary: Tensor, down: Tensor, right: Tensor, rounds: int | None = 
     down, right = (weight.float().permute(1, 2, 0).contiguous() for weight in (down, right))
     rows = _Chains(costs.permute(1, 2, 0, 3) / 2, right.transpose(0, 1), ranks)
     columns = _Chains(costs.permute(0, 2, 1, 3) / 2, down, ranks)
-    for turn in range(ROUNDS_PER_SIDE * max(height, width) if rounds is None else rounds):
+    for turn in range(2 * max(height, width) + 20 if rounds is None else rounds):
         columns.take(rows.give(backwards=turn % 2 == 1))
         rows.take(columns.give(backwards=turn % 2 == 1))
     first = rows.best().transpose(0, 1)
     columns.take(rows.give())
-    chosen = torch.cat([first, columns.best()], dim=-1)  # two tries, from the rows' and from the columns' costs
-    costs, down, right = (torch.cat([part, part], dim=-1) for part in (costs, down, right))
+    uniform = ranks[costs.sum((0, 1)).min(0).indices].expand_as(first)
+    chosen = torch.cat([first, columns.best(), uniform], dim=-1)  # by the rows' costs, by the columns', one for all
+    costs, down, right = (torch.cat([part] * TRIES, dim=-1) for part in (costs, down, right))
     chosen = _improve(chosen, costs, down, right)
     chosen = _improve(chosen, costs.transpose(0, 1), right.transpose(0, 1), down.transpose(0, 1))
     labels = (chosen * (count - 1)).round().long().permute(2, 0, 1)
     tries = [part.permute(-1, *range(part.ndim - 1)) for part in (costs, down, right)]
-    left, right_energy = energy(labels, *tries).chunk(2)
-    return torch.where((left <= right_energy)[:, None, None], *labels.chunk(2))
+    best = energy(labels, *tries).view(TRIES, -1).min(0).indices
+    return labels.view(TRIES, -1, height, width).gather(0, best.view(1, -1, 1, 1).expand(1, -1, height, width))[0]
 
 
 class _Chains:

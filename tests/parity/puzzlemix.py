@@ -45,7 +45,7 @@ def costs() -> Iterator[Difference]:
 
 
 def energies() -> Iterator[tuple[str, float, float]]:
-    """For each case the largest and the mean excess of our energy over the least one and over the authors', relative."""
+    """For each case the largest and the mean relative excess of our energy over the least and over the authors'."""
     for case in CASES:
         data, numbers = recorded(case)
         given, options = cost_arguments(data, numbers)
