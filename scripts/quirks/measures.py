@@ -10,7 +10,8 @@ from scipy import stats
 from sklearn.datasets import load_sample_image
 from torch.nn import functional as F
 
-from randomix import functional, masks
+from randomix import functional, masks, partition
+from randomix.functional import cooperative
 from randomix.losses import soft_cross_entropy, softmax_bce
 
 Numbers = dict[str, float]
@@ -130,6 +131,42 @@ def patchup(draws: int, seed: int) -> Numbers:
     return found
 
 
+def comixup(draws: int, seed: int) -> Numbers:
+    """Parts of 20 photograph crops whose edges stand for saliency: what the order of two operators changes."""
+    rng, found, count, parts = np.random.default_rng(seed), {}, 20, max(draws // 1000, 2)
+    images = torch.from_numpy(_crops(32, count * parts, rng)).float().mean(-1)
+    saliency = (images - F.avg_pool2d(images[:, None], 5, 1, 2)[:, 0]).abs()
+    dirichlet = torch.from_numpy(rng.dirichlet([2.0] * count, parts)).flatten().float()
+    first = torch.from_numpy(rng.integers(0, count, (count * parts, 4, 4)))
+    costs = functional.comixup_costs(saliency, (4, 4), dirichlet)
+    present = torch.ones(parts, count, dtype=torch.bool)
+    peaks = cooperative.in_parts(cooperative.window_peaks(saliency), count)
+    compatibility = cooperative.comixup_compatibility(peaks, present, 0.001)
+    share = {}
+    for precedence in partition.PRECEDENCES:
+        problem = partition.Problem(
+            cooperative.in_parts(costs.flatten(1), count), compatibility, present, (4, 4),
+            0.32 / 16, 1.0 / 16, 0.83 * 16, "hard", precedence,
+        )  # fmt: skip
+        masks = partition.solve(problem, cooperative.in_parts(first.flatten(1), count), 4, True, False)
+        counts = masks.sum(2)
+        share[precedence] = counts / 16
+        objective = functional.comixup_objective(
+            masks.unflatten(2, (4, 4)), costs.unflatten(0, (-1, count)), compatibility
+        )
+        found[f"objective_{precedence}"] = float(objective.mean())
+        found[f"sources_{precedence}"] = float((counts > 0).float().sum(-1).mean())
+    others = share["paper"].sum(1, keepdim=True) * 16 - share["paper"] * 16
+    prices = {
+        p: partition.diversity_penalty(others, compatibility, 1.0 / 16, 0.83 * 16, "hard", p)
+        for p in partition.PRECEDENCES
+    }
+    found["largest_price_difference"] = float((prices["paper"] - prices["code"]).abs().max())
+    found["largest_price"] = float(prices["paper"].max())
+    found["targets_moved"] = float((share["paper"] - share["code"]).abs().sum(-1).mean() / 2)
+    return found
+
+
 def loss(draws: int, seed: int) -> Numbers:
     """Gradients at the logits: binary cross-entropy of the softmax, averaged over classes, against cross-entropy."""
     del draws
@@ -152,5 +189,6 @@ MEASURES: dict[str, Callable[[int, int], Numbers]] = {
     "fmix": fmix,
     "saliencymix": saliencymix,
     "patchup": patchup,
+    "comixup": comixup,
     "loss": loss,
 }
