@@ -113,6 +113,26 @@ def test_outputs_of_the_same_inputs_are_told_apart():
     assert torch.equal(partition.told_apart(counts), expected)
 
 
+def test_they_are_told_apart_before_the_last_iteration(monkeypatch):
+    problem, labels = problem_of(6, 4)
+    seen = []
+
+    def record(counts):
+        seen.append(counts.clone())
+        return torch.eye(6)[None] * 1e3  # nobody is to show the input of the same number
+
+    monkeypatch.setattr(partition, "told_apart", record)
+    for iterations in (1, 2, 4):
+        masks = partition.solve(problem, labels, iterations, True, repair=False)
+        diagonal = masks.sum(2)[0].diagonal().sum()
+        assert (diagonal == 0) == (iterations > 1)
+    before = partition.solve(problem, labels, 3, False, repair=False).sum(2)
+    assert len(seen) == 2
+    assert torch.equal(seen[1], before)
+    partition.solve(problem, labels, 4, False, repair=False)
+    assert len(seen) == 2
+
+
 @pytest.mark.parametrize(("count", "part_size"), [(5, 5), (7, 3), (1, 4)])
 def test_cells_are_taken_pixel_by_pixel(count, part_size):
     inputs, targets, *_ = batch(count, (8, 12))
@@ -134,18 +154,34 @@ def test_cells_are_taken_pixel_by_pixel(count, part_size):
         assert mixed.inputs.is_contiguous(memory_format=layout)
 
 
-def test_parts_do_not_meet():
+@pytest.mark.parametrize(("count", "part_size"), [(7, 3), (13, 8)])
+def test_parts_do_not_meet(count, part_size):
     """A smaller last part, padded inside, is mixed as if it were alone."""
-    inputs, targets, saliency, dirichlet, labels = batch(7, part_size=3)
-    whole = functional.comixup(inputs, targets, saliency, dirichlet, labels, part_size=3)
-    assert whole.lam[6] == 1.0
-    assert torch.equal(whole.inputs[6], inputs[6])
-    for rows in (slice(0, 3), slice(3, 6), slice(6, 7)):
-        alone = functional.comixup(inputs[rows], targets[rows], saliency[rows], dirichlet[rows], labels[rows])
+    whole = functional.comixup(*batch(count, part_size=part_size), part_size=part_size)
+    for start in range(0, count, part_size):
+        rows = slice(start, start + part_size)
+        alone = functional.comixup(*(value[rows] for value in batch(count, part_size=part_size)))
         assert torch.equal(alone.inputs, whole.inputs[rows])
         assert torch.equal(alone.targets, whole.targets[rows])
         assert torch.equal(alone.lam, whole.lam[rows])
-    assert whole.targets[3:6, :3].sum() == 0
+        assert whole.targets[rows, rows].sum() == len(alone.lam)
+
+
+def test_the_only_input_of_a_part_stays_as_it_is():
+    inputs, *_ = arguments = batch(7, part_size=3)
+    mixed = functional.comixup(*arguments, part_size=3)
+    assert mixed.lam[6] == 1.0
+    assert torch.equal(mixed.inputs[6], inputs[6])
+
+
+def test_compatibility_is_the_formula():
+    peaks = torch.tensor([[0.0, 0], [3, 4], [10, 2], [7, 7]])
+    present = torch.tensor([[True] * 4, [True] * 3 + [False], [True] + [False] * 3])
+    found = cooperative.comixup_compatibility(peaks.expand(3, 4, 2), present, 0.1)
+    for matrix, count in zip(found, (4, 3, 1), strict=True):
+        distance = torch.tensor([[float((p - q).abs().sum()) for q in peaks[:count]] for p in peaks[:count]])
+        expected = 0.9 * torch.eye(count) + 0.1 * count * distance / max(float(distance.sum()), 1.0)
+        torch.testing.assert_close(matrix[:count, :count], expected)
 
 
 @pytest.mark.parametrize(("spatial", "blocks"), [((8, 8), 4), ((12, 20), 2), ((15, 25), 5), ((3, 5), 1), ((4, 6), 2)])
