@@ -158,7 +158,7 @@ def comixup(draws: int, seed: int) -> Numbers:
         found[f"sources_{precedence}"] = float((counts > 0).float().sum(-1).mean())
     others = share["paper"].sum(1, keepdim=True) * 16 - share["paper"] * 16
     prices = {
-        p: partition.diversity_penalty(others, compatibility, 1.0 / 16, 0.83 * 16, "hard", p)
+        p: partition.diversity_penalty(others, compatibility[:, None], 1.0 / 16, 0.83 * 16, "hard", p)
         for p in partition.PRECEDENCES
     }
     found["largest_price_difference"] = float((prices["paper"] - prices["code"]).abs().max())
