@@ -1,0 +1,399 @@
+"""Puzzle Mix: its costs against loops over blocks, what its masks do, its settings; nothing waits for the device."""
+
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from randomix import functional, mixers
+from randomix.mixers.puzzlemix import PuzzleMix
+from randomix.rng import StepRng
+from randomix.types import MixedMode
+
+CONFIGS = Path(__file__).resolve().parents[1] / "configs" / "mixer"
+MEAN, STD = (0.5, 0.4, 0.3), (0.2, 0.25, 0.3)
+
+
+def batch(count=6, size=(16, 24), seed=0):
+    """Smooth images normalised by MEAN and STD, blobs of saliency, partners."""
+    draws = torch.Generator().manual_seed(seed)
+    coarse = torch.rand(count, 3, 4, 4, generator=draws)
+    images = torch.nn.functional.interpolate(coarse, size, mode="bilinear")
+    images = (images - torch.tensor(MEAN).view(3, 1, 1)) / torch.tensor(STD).view(3, 1, 1)
+    saliency = torch.nn.functional.interpolate(torch.rand(count, 1, 4, 4, generator=draws) ** 4, size)[:, 0] + 0.01
+    return images, saliency, torch.randperm(count, generator=draws)
+
+
+def mixer_of(**settings):
+    return PuzzleMix(num_classes=5, **settings)
+
+
+# --- Costs -----------------------------------------------------------------------------------------------------------
+
+
+def reference_costs(saliency, partner, lam, own, other, blocks, n_labels, beta, gamma, eta, pools):
+    """One sample and its partner, block by block, in float64; images (C, H, W) in [0, 1]."""
+    (height, width), grid = saliency.shape, range(blocks)
+    tall, wide = height // blocks, width // blocks
+
+    def block(image, i, j):
+        return image[..., i * tall : (i + 1) * tall, j * wide : (j + 1) * wide]
+
+    def pooled(image, i, j):
+        part = block(image, i, j)
+        return part.reshape(len(part), tall // pools[0], pools[0], wide // pools[1], pools[1]).mean((2, 4))
+
+    lose = [[[block(s, i, j).mean() / s.mean() / blocks**2 for j in grid] for i in grid] for s in (partner, saliency)]
+    smooth = beta / blocks / 16
+    weights = {}
+    for i in grid:
+        for j in grid:
+            for axis, (k, m) in enumerate([(i + 1, j), (i, j + 1)]):
+                if max(k, m) == blocks:
+                    continue
+                gap = np.zeros((2, 2))
+                for a, first in enumerate((other, own)):
+                    for b, second in enumerate((other, own)):
+                        near, far = pooled(first, i, j), pooled(second, k, m)
+                        lines = (near[:, -1], far[:, 0]) if axis == 0 else (near[:, :, -1], far[:, :, 0])
+                        gap[a, b] = np.abs(lines[0] - lines[1]).mean() * smooth * gamma
+                lose[0][i][j] += gap[1].mean()
+                lose[0][k][m] += gap[:, 1].mean()
+                lose[1][i][j] += gap[0].mean()
+                lose[1][k][m] += gap[:, 0].mean()
+                weights[axis, i, j] = (gap[1, 0] + gap[0, 1] - gap[1, 1] - gap[0, 0]) / 2 + smooth
+    parts = n_labels - 1
+    unary = np.zeros((blocks, blocks, n_labels))
+    for label in range(n_labels):
+        chance = math.comb(parts, label) * lam ** (parts - label) * (1 - lam) ** label
+        blend = (1 - label / parts) * np.array(lose[0]) + label / parts * np.array(lose[1])
+        unary[..., label] = blend - eta / blocks**2 * math.log(chance + 1e-8)
+    down = [[weights[0, i, j] for j in grid] for i in range(blocks - 1)]
+    right = [[weights[1, i, j] for j in range(blocks - 1)] for i in grid]
+    return [np.array(part) * 1000 * blocks**2 for part in (unary, down, right)]
+
+
+@pytest.mark.parametrize(
+    ("size", "blocks", "neigh_size", "pools", "n_labels"),
+    [
+        ((16, 24), 2, 4, (4, 4), 3),
+        ((16, 24), 4, 4, (4, 3), 3),  # 4 divides blocks of 4 x 6 one way only
+        ((12, 12), 4, 2, (1, 1), 2),
+        ((16, 32), 16, 4, (1, 2), 3),
+        ((14, 28), 2, 5, (1, 2), 4),
+    ],
+)
+@pytest.mark.parametrize("lam", [0.2, 0.9])
+def test_costs_are_those_of_the_formula(size, blocks, neigh_size, pools, n_labels, lam):
+    images, saliency, perm = batch(size=size)
+    given = dict(n_labels=n_labels, beta=1.1, gamma=0.6, eta=0.3, neigh_size=neigh_size, mean=MEAN, std=STD)
+    costs = functional.puzzlemix_costs(saliency, perm, lam, images, blocks, **given)
+    pools = tuple(max(p for p in range(1, neigh_size + 1) if size[i] // blocks % p == 0) for i in (0, 1))
+    pixels = (images.double() * torch.tensor(STD).view(3, 1, 1) + torch.tensor(MEAN).view(3, 1, 1)).numpy()
+    for i, j in enumerate(perm.tolist()):
+        expected = reference_costs(
+            saliency[i].double().numpy(), saliency[j].double().numpy(), lam, pixels[i], pixels[j],
+            blocks, n_labels, 1.1, 0.6, 0.3, pools,
+        )  # fmt: skip
+        for ours, theirs in zip(costs, expected, strict=True):
+            assert np.abs(ours[i].numpy() - theirs).max() < 1.01  # truncated to integers
+
+
+def test_lam_may_be_one_for_each_sample():
+    images, saliency, perm = batch()
+    lam = torch.linspace(0.05, 0.95, 6, dtype=torch.float64)
+    together = functional.puzzlemix_costs(saliency, perm, lam, images, 4)
+    for i, value in enumerate(lam.tolist()):
+        alone = functional.puzzlemix_costs(saliency, perm, value, images, 4)
+        assert all(torch.equal(a[i], b[i]) for a, b in zip(together, alone, strict=True))
+
+
+def test_only_relative_saliency_counts_and_none_counts_as_uniform():
+    images, saliency, perm = batch()
+    plain = functional.puzzlemix_costs(saliency, perm, 0.4, images, 4)
+    scaled = functional.puzzlemix_costs(saliency * 1024, perm, 0.4, images, 4)
+    assert all(torch.equal(a, b) for a, b in zip(plain, scaled, strict=True))
+    uniform = saliency.clone()
+    uniform[:3] = 1
+    for nothing in (0.0, float("nan"), float("inf")):
+        spoilt = saliency.clone()
+        spoilt[:3] = nothing
+        expected = functional.puzzlemix(images, torch.eye(6), perm, 0.4, uniform, 4)
+        found = functional.puzzlemix(images, torch.eye(6), perm, 0.4, spoilt, 4)
+        torch.testing.assert_close(found.inputs, expected.inputs)
+        torch.testing.assert_close(found.lam, expected.lam)
+
+
+# --- Masks and images ------------------------------------------------------------------------------------------------
+
+
+def test_each_sample_keeps_what_is_salient():
+    images, targets, perm = torch.zeros(2, 1, 16, 16), torch.eye(2), torch.tensor([1, 0])
+    images[1] = 1.0
+    saliency = torch.full((2, 16, 16), 0.01)
+    saliency[0, :, :8] = 1.0  # left half
+    saliency[1, :, 8:] = 1.0  # right half
+    mixed = functional.puzzlemix(images, targets, perm, 0.5, saliency, 4)
+    assert (mixed.inputs[0, 0, :, :8] == 0).all()
+    assert (mixed.inputs[0, 0, :, 8:] == 1).all()
+    assert (mixed.inputs[1, 0] == 1).all() == (mixed.lam[1] == 1)
+    assert mixed.lam[0] == 0.5
+    torch.testing.assert_close(mixed.targets[0], torch.tensor([0.5, 0.5]))
+
+
+def test_a_salient_cell_moves_to_where_it_is_seen():
+    image, mask, saliency = torch.zeros(1, 1, 8, 8), torch.zeros(1, 2, 2), torch.full((1, 8, 8), 0.01)
+    image[:, :, :2, :2] = 5.0
+    saliency[:, :2, :2] = 1.0
+    mask[0, 0, 1] = 1.0  # only the right top block is seen
+    moved = functional.puzzlemix_transport(image, mask, saliency, t_size=2)
+    assert (moved[0, 0, :2, 4:6] == 5).all()
+    whole = functional.puzzlemix_transport(image, mask, saliency, t_eps=0.2, t_size=-1)
+    assert torch.equal(whole[0, 0, :4, 4:], image[0, 0, :4, :4])
+    dear = functional.puzzlemix_transport(image, mask, saliency, t_eps=100.0, t_size=2)
+    assert (dear[..., 4:] == 0).all()
+
+
+def test_lam_and_targets_follow_the_mask():
+    images, saliency, perm = batch()
+    _, mask = functional.puzzlemix_mask(saliency, perm, 0.3, images, 4, mean=MEAN, std=STD)
+    targets = torch.eye(6)
+    mixed = functional.puzzlemix(images, targets, perm, 0.3, saliency, 4, mean=MEAN, std=STD)
+    torch.testing.assert_close(mixed.lam, mask.mean((1, 2)))
+    share = mixed.lam[:, None]
+    torch.testing.assert_close(mixed.targets, share * targets + (1 - share) * targets[perm])
+    assert set(mask.unique().tolist()) <= {0.0, 0.5, 1.0}
+    means = [functional.puzzlemix_mask(saliency, perm, lam, images, 4)[1].mean() for lam in (0.02, 0.5, 0.98)]
+    assert means[0] < means[1] < means[2]
+
+
+def test_without_transport_each_pixel_is_where_it_was():
+    images, saliency, perm = batch()
+    _, mask = functional.puzzlemix_mask(saliency, perm, 0.5, images, 8)
+    mixed = functional.puzzlemix(images, torch.eye(6), perm, 0.5, saliency, 8, transport=False)
+    weight = mask.repeat_interleave(2, 1).repeat_interleave(3, 2)[:, None]
+    torch.testing.assert_close(mixed.inputs, weight * images + (1 - weight) * images[perm])
+
+
+def test_the_parts_make_the_whole():
+    images, saliency, perm = batch()
+    options = dict(n_labels=3, beta=0.8, gamma=0.4, eta=0.1, neigh_size=2, mean=MEAN, std=STD)
+    _, mask = functional.puzzlemix_mask(saliency, perm, 0.6, images, 4, **options)
+    mixed = functional.puzzlemix(images, torch.eye(6), perm, 0.6, saliency, 4, **options, t_eps=0.3, t_size=2)
+    own = functional.puzzlemix_transport(images, mask, saliency, 0.3, 2)
+    partner = functional.puzzlemix_transport(images[perm], 1 - mask, saliency[perm], 0.3, 2)
+    weight = mask.repeat_interleave(4, 1).repeat_interleave(6, 2)[:, None]
+    torch.testing.assert_close(mixed.inputs, weight * own + (1 - weight) * partner)
+    assert not torch.equal(own, images * (mask > 0).repeat_interleave(4, 1).repeat_interleave(6, 2)[:, None])
+
+
+def test_noise_is_added_in_units_of_pixels_and_clamped():
+    images, _, _ = batch()
+    noise = torch.full_like(images, 0.3)
+    seen = functional.puzzlemix_perturb(images, noise, MEAN, STD)
+    std, mean = torch.tensor(STD).view(3, 1, 1), torch.tensor(MEAN).view(3, 1, 1)
+    torch.testing.assert_close(seen * std + mean, (images * std + mean + noise).clamp(0, 1))
+    assert functional.puzzlemix_perturb(images.half(), noise, MEAN, STD).dtype == torch.float16
+
+
+@pytest.mark.parametrize("noise_on", [(True, False), (False, True), (True, True)])
+def test_noise_comes_with_the_sides_it_is_for(noise_on):
+    images, saliency, perm = batch()
+    noise, options = torch.rand(images.shape) * 0.1, dict(mean=MEAN, std=STD, transport=False)
+    noised = functional.puzzlemix_perturb(images, noise, MEAN, STD)
+    _, mask = functional.puzzlemix_mask(saliency, perm, 0.5, images, 4, mean=MEAN, std=STD)
+    weight = mask.repeat_interleave(4, 1).repeat_interleave(6, 2)[:, None]
+    expected = torch.lerp((noised if noise_on[1] else images)[perm], noised if noise_on[0] else images, weight)
+    mixed = functional.puzzlemix(
+        images, torch.eye(6), perm, 0.5, saliency, 4, **options, noise=noise, noise_on=noise_on
+    )
+    torch.testing.assert_close(mixed.inputs, expected)
+
+
+def test_one_sample_and_one_block():
+    images, saliency, _ = batch(count=1, size=(6, 9))
+    perm = torch.tensor([0])
+    for blocks in (1, 3):
+        mixed = functional.puzzlemix(images, torch.ones(1, 1), perm, 0.5, saliency, blocks, transport=False)
+        torch.testing.assert_close(mixed.inputs, images)
+
+
+def test_misuse_is_named():
+    images, saliency, perm = batch()
+    targets = torch.eye(6)
+    with pytest.raises(ValueError, match=r"block_num 5 does not divide the size \(16, 24\) of the images"):
+        functional.puzzlemix(images, targets, perm, 0.5, saliency, 5)
+    with pytest.raises(ValueError, match=r"got \(6, 3, 16, 24\) and \(6, 16, 16\)"):
+        functional.puzzlemix(images, targets, perm, 0.5, saliency[:, :, :16], 4)
+    with pytest.raises(ValueError, match="mean has 2 values but the images have 3 channels"):
+        functional.puzzlemix(images, targets, perm, 0.5, saliency, 4, mean=(0.5, 0.5))
+    with pytest.raises(ValueError, match="n_labels must be >= 2, got 1"):
+        functional.puzzlemix(images, targets, perm, 0.5, saliency, 4, n_labels=1)
+
+
+class Looks(TorchDispatchMode):
+    """Operations that bring data of the device to the host, and so wait for it."""
+
+    WAITING = ("_local_scalar_dense", "nonzero", "is_nonzero", "equal", "masked_select", "unique")
+
+    def __init__(self):
+        super().__init__()
+        self.found = []
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        name = func.overloadpacket.__name__
+        by_mask = name == "index" and any(i is not None and i.dtype == torch.bool for i in args[1])
+        if name.strip("_") in {w.strip("_") for w in self.WAITING} or by_mask:
+            self.found.append(name)
+        return func(*args, **(kwargs or {}))
+
+
+def test_nothing_waits_for_the_device():
+    images, saliency, perm = batch()
+    for lam in (0.3, torch.full((6,), 0.3)):
+        with Looks() as looks:
+            functional.puzzlemix(images, torch.eye(6), perm, lam, saliency, 4, mean=MEAN, std=STD)
+        assert looks.found == []
+    with Looks() as looks:
+        images[images > 0]
+    assert looks.found == ["index"]
+
+
+# --- The mixer -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"alpha": 0}, "alpha must be > 0"),
+        ({"t_eps": 0.0}, "t_eps must be > 0"),
+        ({"beta": -1}, r"beta must be in \[0, 1000.0\], got -1"),
+        ({"gamma": 1.5}, r"gamma must be in \[0, 1\], got 1.5"),
+        ({"adv_prob": 2}, r"adv_prob must be in \[0, 1\], got 2"),
+        ({"adv_eps": 300}, r"adv_eps must be in \[0, 255\], got 300"),
+        ({"n_labels": 1}, "n_labels must be an integer >= 2, got 1"),
+        ({"neigh_size": 2.0}, "neigh_size must be an integer >= 1, got 2.0"),
+        ({"t_size": 0}, "t_size must be an integer >= 1, got 0"),
+        ({"block_nums": []}, r"block_nums must be a list of integers >= 1 or None, got \[\]"),
+        ({"block_nums": [0, 2]}, r"got \[0, 2\]"),
+        ({"clean_weight": -1.0}, "clean_weight must be in"),
+    ],
+)
+def test_bad_settings_are_named_with_their_value(settings, message):
+    with pytest.raises(ValueError, match=message):
+        mixer_of(**settings)
+
+
+def test_sizes_it_cannot_take_are_named_before_training():
+    mixer_of().check_shape((3, 12, 20))
+    with pytest.raises(ValueError, match=r"block_nums \[2, 4, 8, 16\] do not divide images of size \(15, 20\)"):
+        mixer_of().check_shape((3, 15, 20))
+    with pytest.raises(ValueError, match=r"block_nums \[16\] do not divide images of size \(24, 24\)"):
+        mixer_of(block_nums=[2, 16]).check_shape((3, 24, 24))
+    with pytest.raises(ValueError, match="std has 3 entries for images of 1 channels"):
+        mixer_of(std=STD).check_shape((1, 16, 16))
+    with pytest.raises(ValueError, match="puzzlemix mixes 2-D samples only"):
+        mixer_of().check_shape((3, 16))
+
+
+def calls(monkeypatch):
+    """What the mixer hands to the function, for each call."""
+    seen, original = [], functional.puzzlemix
+
+    def record(*arguments, **options):
+        seen.append((arguments, options))
+        return original(*arguments, **options)
+
+    monkeypatch.setattr(functional, "puzzlemix", record)
+    return seen
+
+
+def test_ranks_share_the_number_of_blocks_and_nothing_else(monkeypatch):
+    images, saliency, _ = batch(size=(16, 32))
+    seen, targets = calls(monkeypatch), torch.eye(6)
+    for step in range(16):
+        for rank in (0, 1):
+            mixer_of().mix(images, targets, saliency[:, None].expand_as(images), StepRng(0, step, rank))
+    blocks = [arguments[5] for arguments, _ in seen]
+    assert blocks[::2] == blocks[1::2]
+    assert set(blocks) == {2, 4, 8, 16}
+    lams = [arguments[3] for arguments, _ in seen]
+    assert all(a != b for a, b in zip(lams[::2], lams[1::2], strict=True))
+    assert any(not torch.equal(a[0][2], b[0][2]) for a, b in zip(seen[::2], seen[1::2], strict=True))
+
+
+def test_settings_reach_the_function(monkeypatch):
+    images, _, _ = batch()
+    seen = calls(monkeypatch)
+    settings = dict(n_labels=2, beta=0.7, gamma=0.1, eta=0.05, neigh_size=2, transport=False, t_eps=0.3, t_size=-1)
+    mixer = mixer_of(**settings, mean=MEAN, std=STD, block_nums=[8])
+    mixer.mix(images, torch.eye(6), torch.randn(images.shape), StepRng(0))
+    ((arguments, options),) = seen
+    assert arguments[5] == 8
+    assert {key: options[key] for key in settings} == settings
+    assert (options["mean"], options["std"], options["noise"]) == (MEAN, STD, None)
+    assert mixer.mode is MixedMode.MASK
+    assert mixer_of().mode is MixedMode.BOTH
+
+
+def test_saliency_is_the_gradient_s_norm(monkeypatch):
+    images, _, _ = batch()
+    seen, gradient = calls(monkeypatch), torch.randn(6, 3, 16, 24)
+    mixer_of().mix(images, torch.eye(6), gradient, StepRng(0))
+    torch.testing.assert_close(seen[0][0][4], gradient.square().mean(1).sqrt())
+
+
+def test_adversarial_noise_comes_as_often_as_asked_and_is_limited(monkeypatch):
+    images, _, _ = batch(size=(8, 8))
+    seen, gradient = calls(monkeypatch), torch.randn(6, 3, 8, 8)
+    gradient[0] = float("nan")
+    mixer, std, mean = (
+        mixer_of(adv_prob=0.3, adv_eps=12.0, mean=MEAN, std=STD, block_nums=[2], transport=False),
+        torch.tensor(STD),
+        torch.tensor(MEAN),
+    )
+    probed = 0
+    for step in range(200):
+        rng = StepRng(0, step)
+        probe = mixer.probe(images, rng)
+        mixed = mixer.mix(images, torch.eye(6), gradient, rng)
+        assert mixed.inputs.isfinite().all()
+        noise, noise_on = seen[-1][1]["noise"], seen[-1][1]["noise_on"]
+        assert (noise is None) == (probe is images) == (not any(noise_on))
+        if noise is not None:
+            probed += 1
+            assert noise.abs().max() <= 12.0 / 255 + 1e-7
+            moved = (probe - images) * std.view(3, 1, 1)
+            assert moved.abs().max() <= 12.0 / 255 + 1e-6
+            pixels = probe * std.view(3, 1, 1) + mean.view(3, 1, 1)
+            assert pixels.min() >= -1e-6
+            assert pixels.max() <= 1 + 1e-6
+    sides = np.mean([options["noise_on"] for _, options in seen], axis=0)
+    assert np.abs(sides - 0.3).max() < 0.08
+    assert abs(probed / 200 - (1 - 0.7**2)) < 0.08
+
+
+def test_adversarial_noise_climbs_the_gradient(monkeypatch):
+    images, _, _ = batch(size=(8, 8))
+    seen, gradient = calls(monkeypatch), torch.randn(6, 3, 8, 8)
+    mixer_of(adv_prob=1.0).mix(images.clamp(0, 1), torch.eye(6), gradient, StepRng(0))
+    noise = seen[0][1]["noise"]
+    assert (noise * gradient.sign()).min() >= 0  # a step of eps + 2 / 255 from at most eps the other way
+    assert (noise != 0).float().mean() > 0.9
+
+
+@pytest.mark.parametrize("file", ["puzzlemix", "puzzlemix_as_published"])
+def test_configs_build_with_every_setting_spelled_out(file):
+    config = yaml.safe_load((CONFIGS / f"{file}.yaml").read_text())
+    mixer = mixers.build(config, num_classes=10)
+    assert isinstance(mixer, PuzzleMix)
+    assert config["label"] == "Puzzle Mix"
+    for key, value in config.items():
+        if key not in {"name", "label"}:
+            found = getattr(mixer, key)
+            assert (list(found) if isinstance(found, tuple) else found) == value
+    mixer.check_shape((3, 32, 32))
