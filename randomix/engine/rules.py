@@ -92,6 +92,7 @@ POSITIVE = Rule(float, "above 0", lambda v: v > 0)
 NOT_NEGATIVE = Rule(float, "of at least 0", lambda v: v >= 0)
 UNIT = Rule(float, "from 0 to 1", lambda v: 0 <= v <= 1)
 BELOW_ONE = Rule(float, "from 0 to below 1", lambda v: 0 <= v < 1)
+LEVELS = Rule(float, "from 0 to 255", lambda v: 0 <= v <= 255)
 FILL = Rule(
     float | list[float],
     "from 0 to 1, or a list of one a channel",
@@ -206,6 +207,9 @@ RULES: dict[str, dict[str, Rule]] = {
         "adv_prob": UNIT,
         "adv_eps": Rule(float, "from 0 to 255", lambda v: 0 <= v <= 255),
     },
+    "evaluator.fgsm": {
+        "eps_255": LEVELS,
+    },
     "evaluator.noise": {
         "sigma": NOT_NEGATIVE,
         "seed": SEED,
@@ -219,6 +223,13 @@ RULES: dict[str, dict[str, Rule]] = {
         "fill": FILL,
         "seed": SEED,
         "repeats": at_least(1),
+    },
+    "evaluator.pgd": {
+        "eps_255": LEVELS,
+        "step_255": LEVELS,
+        "steps": at_least(1),
+        "random_start": FLAG,
+        "seed": SEED,
     },
     "logger": {
         "name": TEXT,

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from randomix.records.identity import identity
+from randomix.records.identity import evaluation, identity
 from randomix.records.record import RunRecord
 
 BASELINE = "baseline"
@@ -246,7 +246,7 @@ def _method_order(group: Group) -> tuple[int, str]:
 
 def _setting_key(record: RunRecord) -> str:
     shared = {k: v for k, v in identity(record.config).items() if k != "mixer"}
-    shared["evaluator"] = record.config.get("evaluator")  # a block of 16 pixels is another test than one of 8
+    shared["evaluator"] = evaluation(record.config)  # a block of 16 pixels is another test than one of 8
     shared["arithmetic"] = record.provenance.get("precision")  # what "auto" was on that machine
     shared["data"] = [record.data.get(k) for k in ("sha256", "md5")]
     return hashlib.sha256(json.dumps(shared, sort_keys=True).encode()).hexdigest()[:8]

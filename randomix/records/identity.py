@@ -24,6 +24,8 @@ NEUTRAL = {
                "accumulate": 1},
     "trainer": {"precision": "auto", "deterministic": False},
     "dataset": {"verify": True},
+    "evaluator": {"fgsm": {"eps_255": 8.0},
+                  "pgd": {"eps_255": 8.0, "step_255": 2.0, "steps": 10, "random_start": True, "seed": 0}},
 }  # fmt: skip
 _SECTIONS = ("dataset", "model", "mixer", "recipe", "trainer")
 
@@ -39,6 +41,14 @@ def identity(config: Mapping[str, Any]) -> dict[str, Any]:
         }
         for section in _SECTIONS
     }
+
+
+def evaluation(config: Mapping[str, Any]) -> dict[str, Any] | None:
+    """The settings of the evaluators, without those at their neutral values; None where a configuration has none."""
+    settings = config.get("evaluator")
+    if settings is None:
+        return None
+    return {name: value for name, value in settings.items() if NEUTRAL["evaluator"].get(name, ...) != value}
 
 
 def config_hash(config: Mapping[str, Any]) -> str:

@@ -18,6 +18,7 @@ from randomix.records.aggregate import (
     settings,
     time_measure,
 )
+from randomix.records.identity import evaluation
 from randomix.records.record import RunRecord
 
 COST = "cost"
@@ -245,8 +246,8 @@ def _setting_differences(found: Sequence[Setting]) -> dict[str, list[str]]:
     pairs = {(s.groups[0].dataset, s.groups[0].model) for s in found}
     for pair in pairs:
         same = [s for s in found if (s.groups[0].dataset, s.groups[0].model) == pair]
-        configs = [{k: v for k, v in s.groups[0].first.config.items()
-                    if k in ("dataset", "model", "recipe", "trainer", "evaluator")} for s in same]  # fmt: skip
+        configs = [{k: v for k, v in s.groups[0].first.config.items() if k in ("dataset", "model", "recipe", "trainer")}
+                   | {"evaluator": evaluation(s.groups[0].first.config) or {}} for s in same]  # fmt: skip
         texts = [[t for t in found if not t.startswith("trainer.") or t.startswith("trainer.prec")]
                  for found in differences(configs)]  # fmt: skip
         for index, setting in enumerate(same):

@@ -28,9 +28,14 @@ def uniform_integers(bits: Tensor, stop: int) -> Tensor:
     return (_shift(bits, 32) * stop) >> 32
 
 
+def unit_interval(bits: Tensor) -> Tensor:
+    """Uniform float32 in (0, 1] from 64 random bits."""
+    return _unit(_shift(bits, 40))
+
+
 def normals(bits: Tensor) -> Tensor:
     """Standard normal float32 numbers, two along a new last dimension, from 64 random bits (Box and Muller)."""
-    radius = _unit(_shift(bits, 40)).log_().mul_(-2).sqrt_()
+    radius = unit_interval(bits).log_().mul_(-2).sqrt_()
     angle = _unit(bits & 0xFFFFFF).mul_(2 * torch.pi)
     return torch.stack([radius * angle.cos(), radius * angle.sin()], dim=-1)
 

@@ -10,29 +10,95 @@ import inspect
 import statistics
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from randomix.engine.distributed import World
+from randomix.engine.distributed import World, all_reduce_sum, current_world
 from randomix.engine.evaluate import EvalResult, evaluate
 from randomix.engine.protocols import Batch, EvalSet
 from randomix.errors import ConfigError
+from randomix.robustness.attacks import PixelNetwork, attack
 from randomix.robustness.noise import add_gaussian_noise
 from randomix.robustness.occlusion import occlude, occlusion_masks
 
-Measure = Callable[[Callable[[Batch], Tensor] | None], EvalResult]
-"""Evaluates the network at hand on pixels that pass through the given perturbation."""
+
+@dataclass(frozen=True)
+class Measure:
+    """The network at hand and what it is evaluated on, as an evaluator gets them; collective like ``evaluate``."""
+
+    model: nn.Module
+    eval_set: EvalSet
+    batch_size: int
+    world: World
+    autocast: Callable[[], AbstractContextManager[object]] | None = None
+
+    def __call__(self, transform: Callable[[Batch], Tensor] | None = None) -> EvalResult:
+        """Evaluate the network on pixels that pass through ``transform`` (None: as they are)."""
+        options = {"batch_size": self.batch_size, "world": self.world, "autocast": self.autocast}
+        return evaluate(self.model, self.eval_set, transform, **options)
+
+    def pixel_network(self) -> PixelNetwork:
+        """The bare network with the normalisation inside, for attacks."""
+        return PixelNetwork(self.model, self.eval_set.normalise)
+
+    def total(self, parts: Sequence[Tensor], length: int) -> list[int]:
+        """The sum of integer tensors (length,) over batches and ranks; a rank may have none."""
+        none = torch.zeros(length, dtype=torch.int64, device=self.world.device)
+        return all_reduce_sum(torch.stack(list(parts)).sum(0) if parts else none).tolist()
+
+
 Outcome = tuple[dict[str, float], dict[str, Any]]
 """(metrics by name, counts for the record)."""
 
 
 def clean(measure: Measure) -> Outcome:
     """The images as they are: top1, top5, top1_error and ece in percent, loss in nats."""
-    result = measure(None)
+    result = measure()
     names = ("top1", "top1_error", "top5", "loss", "ece")
     return {name: getattr(result, name) for name in names}, _counts([result]) | {"correct5": result.correct5}
+
+
+def fgsm(measure: Measure, *, eps_255: float = 8.0) -> Outcome:
+    """The fast gradient sign method within eps_255 / 255 of each pixel; fgsm_error in percent."""
+    return _attacked(measure, "fgsm_error", eps=eps_255 / 255)
+
+
+def pgd(
+    measure: Measure,
+    *,
+    eps_255: float = 8.0,
+    step_255: float = 2.0,
+    steps: int = 10,
+    random_start: bool = True,
+    seed: int = 0,
+) -> Outcome:
+    """Projected gradient steps of step_255 / 255 within eps_255 / 255 of each pixel; pgd_error in percent."""
+    sizes = {"eps": eps_255 / 255, "step_size": step_255 / 255}
+    return _attacked(measure, "pgd_error", **sizes, steps=steps, random_start=random_start, seed=seed)
+
+
+def _attacked(measure: Measure, metric: str, **options: Any) -> Outcome:
+    """Every image is attacked and counted, those that are wrong already too.
+
+    The counts hold what tells a robust network from one whose gradient has vanished: the images, and the entries of
+    all ``entries`` of the gradient, for which it is exactly zero.
+    """
+    network, parts = measure.pixel_network(), []
+
+    def transform(batch: Batch) -> Tensor:
+        found = attack(network, batch.inputs, batch.labels, indices=batch.indices, **options)
+        size = batch.inputs.shape[1:].numel()
+        every = found.zeros.new_full((), found.zeros.numel() * size)
+        parts.append(torch.stack([(found.zeros == size).sum(), found.zeros.sum(), every]))
+        return found.inputs
+
+    result = measure(transform)
+    images, zeros, entries = measure.total(parts, 3)
+    gradients = {"zero_gradient_images": images, "zero_gradient_entries": zeros, "entries": entries}
+    return {metric: result.top1_error}, _counts([result]) | gradients
 
 
 def noise(measure: Measure, *, sigma: float = 0.2, seed: int = 0, repeats: int = 1) -> Outcome:
@@ -66,7 +132,13 @@ def occlusion(
     return {"occlusion_error": statistics.fmean(errors), "occlusion_error_std": spread}, _counts(results)
 
 
-EVALUATORS: dict[str, Callable[..., Outcome]] = {"clean": clean, "noise": noise, "occlusion": occlusion}
+EVALUATORS: dict[str, Callable[..., Outcome]] = {
+    "clean": clean,
+    "fgsm": fgsm,
+    "noise": noise,
+    "occlusion": occlusion,
+    "pgd": pgd,
+}
 
 
 def run_evaluators(
@@ -85,10 +157,7 @@ def run_evaluators(
     that the metrics come from. Raises ConfigError like ``check_evaluators``.
     """
     check_evaluators(names, settings)
-
-    def measure(transform: Callable[[Batch], Tensor] | None) -> EvalResult:
-        return evaluate(model, eval_set, transform, batch_size=batch_size, world=world, autocast=autocast)
-
+    measure = Measure(model, eval_set, batch_size, world or current_world(), autocast)
     metrics: dict[str, float] = {}
     counts: dict[str, Any] = {}
     for name in names:

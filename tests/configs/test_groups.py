@@ -81,6 +81,14 @@ def test_files_agree_with_the_dataclasses() -> None:
     assert evaluation["evaluator"] == config["evaluator"]
 
 
+def test_evaluators_added_later_are_neutral_at_their_defaults() -> None:
+    from randomix.records.identity import NEUTRAL
+
+    settings = normalise(compose()["evaluator"], "evaluator")
+    assert set(settings) - set(NEUTRAL["evaluator"]) == {"clean", "noise", "occlusion"}  # those of the first records
+    assert {name: settings[name] for name in NEUTRAL["evaluator"]} == NEUTRAL["evaluator"]
+
+
 def test_the_recipes_of_the_paper() -> None:
     for name in ("cifar", "tiny_imagenet"):
         recipe = parse(compose(f"recipe={name}")).recipe

@@ -94,13 +94,13 @@ def test_evaluation_counts_do_not_depend_on_the_ranks(tmp_path, ranks):
     from randomix.robustness.evaluators import run_evaluators
 
     config = tiny_config(tmp_path)
-    settings = {"occlusion": {"block": 4, "repeats": 2}, "noise": {"sigma": 0.3}}
+    settings = {"occlusion": {"block": 4, "repeats": 2}, "noise": {"sigma": 0.3}, "pgd": {"steps": 2}}
     torch.manual_seed(0)
     model = group_net({}, sample_shape=(3, 8, 8), num_classes=4)
 
     def counts(world: World, batch_size: int) -> dict:
         eval_set = datasets.build(config["dataset"]).eval_set(world.device)
-        names = ["clean", "noise", "occlusion"]
+        names = ["clean", "noise", "occlusion", "fgsm", "pgd"]
         return run_evaluators(model, eval_set, names=names, settings=settings, batch_size=batch_size, world=world)
 
     def work(world: World) -> None:

@@ -81,6 +81,17 @@ def test_only_like_is_compared_with_like() -> None:
     assert sorted(len(s.groups) for s in settings(records)) == [1, 1, 2]
 
 
+def test_an_evaluator_that_was_added_later_parts_no_runs() -> None:
+    """At its defaults: records from before it and later evaluations of the same runs belong together."""
+
+    def asked(**later: object) -> dict:
+        return {"evaluator": {"noise": {"sigma": 0.2}, **later}}
+
+    plain, same = fake("baseline", **asked()), fake("mixup", **asked(fgsm={"eps_255": 8.0}))
+    other = fake("mixup", seed=1, **asked(fgsm={"eps_255": 4.0}))
+    assert sorted(len(s.groups) for s in settings([plain, same, other])) == [1, 2]
+
+
 def test_evaluations_fill_gaps_of_training_records() -> None:
     train, later = fake(noise=None), fake(kind="eval", noise=40.0, checkpoint="last.pt")
     best = fake(kind="eval", noise=30.0, checkpoint="best.pt")

@@ -102,13 +102,13 @@ def test_limits(trained):
 def test_defaults_and_order(trained):
     found = run(trained, names=["noise", "clean"], settings={})
     assert list(found["counts"]) == ["noise", "clean"]
-    assert set(EVALUATORS) == {"clean", "noise", "occlusion"}
+    assert set(EVALUATORS) == {"clean", "fgsm", "noise", "occlusion", "pgd"}
 
 
 @pytest.mark.parametrize(
     ("names", "settings", "message"),
     [
-        (["clear"], {}, "evaluators has 'clear', expected some of clean, noise, occlusion"),
+        (["clear"], {}, "evaluators has 'clear', expected some of clean, fgsm, noise, occlusion, pgd"),
         (["clean"], {"clean": {"x": 1}}, "evaluator.clean.x is not a setting; there are none"),
         (["noise"], {"noise": {"sgima": 1}}, "evaluator.noise.sgima is not a setting; there are sigma, seed, repeats"),
         (["noise"], {"noise": {"repeats": 0}}, "evaluator.noise.repeats is 0"),

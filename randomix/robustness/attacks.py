@@ -1,0 +1,128 @@
+"""Adversarial attacks: pixels moved within an l-infinity ball so that the loss of the true label rises.
+
+I. Goodfellow, J. Shlens, C. Szegedy: Explaining and Harnessing Adversarial Examples, ICLR 2015 (FGSM: one step).
+A. Madry, A. Makelov, L. Schmidt, D. Tsipras, A. Vladu: Towards Deep Learning Models Resistant to Adversarial Attacks,
+ICLR 2018 (PGD: several steps from a random start).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from randomix.networks import evaluation_mode, unwrap
+from randomix.robustness.counter import hash64, unit_interval
+
+
+class Attacked(NamedTuple):
+    """inputs: the moved pixels (N, C, *S). zeros: (N,) int64, how many entries of the first gradient were exactly 0.
+
+    A gradient without entries other than 0 moves nothing: such a sample looks robust and was not attacked.
+    """
+
+    inputs: Tensor
+    zeros: Tensor
+
+
+class PixelNetwork(nn.Module):
+    """A network with its normalisation inside: it takes pixels (N, C, *S) in [0, 1]."""
+
+    def __init__(self, network: nn.Module, normalise: Callable[[Tensor], Tensor]) -> None:
+        super().__init__()
+        self.network, self.normalise = unwrap(network), normalise
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        """Logits (N, K)."""
+        return self.network(self.normalise(pixels))
+
+
+def fgsm(
+    model: nn.Module,
+    inputs: Tensor,
+    labels: Tensor,
+    eps: float,
+    steps: int = 1,
+    step_size: float | None = None,
+    random_start: bool = False,
+    *,
+    indices: Tensor | None = None,
+    seed: int = 0,
+) -> Tensor:
+    """Pixels (N, C, *S) in [0, 1], each moved by at most ``eps`` so that the loss of labels (N,) rises.
+
+    model: takes pixels, its normalisation inside (``PixelNetwork``). eps, step_size: in units of [0, 1]; None: one step
+    is eps. With one step this is FGSM, with more, and usually a random start, PGD. indices: (N,) int64 into the data
+    set; with ``seed`` they alone decide the random start, in every batch and on every rank. The other options and what
+    is done to the network are those of ``attack``. Raises ValueError for numbers out of range.
+    """
+    return attack(model, inputs, labels, eps, steps, step_size, random_start, indices=indices, seed=seed).inputs
+
+
+def attack(
+    model: nn.Module,
+    inputs: Tensor,
+    labels: Tensor,
+    eps: float,
+    steps: int = 1,
+    step_size: float | None = None,
+    random_start: bool = False,
+    *,
+    indices: Tensor | None = None,
+    seed: int = 0,
+) -> Attacked:
+    """``fgsm`` with what its gradients were like.
+
+    The bare network runs in evaluation mode and in float32, without autocast and TF32: in half precision small
+    gradients vanish and the attack looks weaker. Modes are restored; gradients of parameters, those that were there
+    too, are left alone. Each sample is attacked on its own: batches change nothing but roundings.
+    """
+    step = eps if step_size is None else step_size
+    _check(eps, steps, step)
+    moved, zeros = inputs.detach(), None
+    low, high = (moved - eps).clamp_(min=0), (moved + eps).clamp_(max=1)
+    if random_start:
+        moved = torch.clamp(moved + _start(moved, eps, indices, seed), low, high)
+    network = unwrap(model)
+    with evaluation_mode(network), _exact_float32(inputs.device.type), torch.enable_grad():
+        for _ in range(steps):
+            leaf = moved.detach().requires_grad_()
+            loss = F.cross_entropy(network(leaf).float(), labels, reduction="sum")  # a mean would shrink with the batch
+            (gradient,) = torch.autograd.grad(loss, leaf)
+            zeros = (gradient == 0).flatten(1).sum(1) if zeros is None else zeros
+            moved = torch.clamp(moved + step * gradient.sign(), low, high)
+    return Attacked(moved, zeros)
+
+
+def _start(pixels: Tensor, eps: float, indices: Tensor | None, seed: int) -> Tensor:
+    """Uniform in (-eps, eps] for each entry of pixels (N, C, *S): a function of (seed, index, entry) alone."""
+    if indices is None:
+        raise ValueError("random_start needs the samples' indices, which decide where each starts")
+    entries = torch.arange(pixels.shape[1:].numel(), device=pixels.device)
+    return unit_interval(hash64(seed, indices[:, None], entries)).mul_(2 * eps).sub_(eps).view(pixels.shape)
+
+
+def _check(eps: float, steps: int, step_size: float) -> None:
+    if not 0 <= eps <= 1:
+        raise ValueError(f"eps is {eps}, expected 0 to 1, in units of [0, 1] pixels: write 8 / 255 for 8")
+    if not 0 <= step_size <= 1:
+        raise ValueError(f"step_size is {step_size}, expected 0 to 1, in units of [0, 1] pixels")
+    if steps < 1:
+        raise ValueError(f"steps is {steps}, expected a number >= 1")
+
+
+@contextmanager
+def _exact_float32(device_type: str) -> Iterator[None]:
+    """No autocast and no TF32 inside; what was set before again afterwards."""
+    convolutions, products = torch.backends.cudnn, torch.backends.cuda.matmul
+    before = convolutions.allow_tf32, products.allow_tf32
+    convolutions.allow_tf32 = products.allow_tf32 = False
+    try:
+        with torch.autocast(device_type, enabled=False):
+            yield
+    finally:
+        convolutions.allow_tf32, products.allow_tf32 = before

@@ -1,0 +1,332 @@
+"""FGSM and PGD: closed form on a linear network, other implementations, and what an attack must leave alone."""
+
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from datasets.resident import ArrayData
+from randomix.engine.distributed import World
+from randomix.engine.evaluate import evaluate
+from randomix.errors import NonFiniteError
+from randomix.robustness.attacks import PixelNetwork, attack, fgsm
+from randomix.robustness.counter import hash64
+from randomix.robustness.evaluators import run_evaluators
+
+CPU = torch.device("cpu")
+MEAN, STD = (0.5, 0.4, 0.45), (0.2, 0.3, 0.25)
+EPS = 8 / 255
+
+
+def make_eval_set(count=50, classes=5, spatial=(6, 4)):
+    draw = torch.Generator().manual_seed(count)
+    images = torch.randint(0, 256, (count, *spatial, 3), generator=draw, dtype=torch.uint8).numpy()
+    labels = torch.randint(0, classes, (count,), generator=draw).numpy()
+    names = tuple(map(str, range(classes)))
+    return ArrayData("toy", names, images, labels, images, labels, MEAN, STD).eval_set(CPU)
+
+
+def make_network(classes=5, seed=0):
+    """Convolution, batch normalisation, dropout: whatever an attack could disturb."""
+    torch.manual_seed(seed)
+    first = [nn.Conv2d(3, 8, 3, padding=1), nn.BatchNorm2d(8), nn.Tanh(), nn.Dropout(0.5)]
+    network = nn.Sequential(*first, nn.Flatten(), nn.LazyLinear(classes))
+    network(torch.randn(40, 3, 6, 4))  # running statistics away from their start
+    return network
+
+
+def whole(eval_set):
+    (batch,) = eval_set.batches(eval_set.num_samples)
+    return batch
+
+
+def slow_fgsm(model, inputs, labels, eps):
+    """One sample at a time, from the definition."""
+    found = []
+    for image, label in zip(inputs.split(1), labels.split(1), strict=True):
+        leaf = image.clone().requires_grad_()
+        F.cross_entropy(model(leaf), label).backward()
+        found.append((image + eps * leaf.grad.sign()).clamp(0, 1))
+    return torch.cat(found)
+
+
+def test_equals_one_sample_at_a_time():
+    eval_set = make_eval_set()
+    batch, model = whole(eval_set), PixelNetwork(make_network(), eval_set.normalise).eval()
+    moved = fgsm(model, batch.inputs, batch.labels, EPS)
+    assert torch.equal(moved, slow_fgsm(model, batch.inputs, batch.labels, EPS))
+    assert not torch.equal(moved, batch.inputs)
+
+
+@pytest.mark.parametrize("name", ["torchattacks", "foolbox"])
+def test_equals_other_implementations(name):
+    library = pytest.importorskip(name)
+    eval_set = make_eval_set(64)
+    batch, model = whole(eval_set), PixelNetwork(make_network(), eval_set.normalise).eval()
+    pixels, labels = batch.inputs.contiguous(), batch.labels
+    moved = fgsm(model, pixels, labels, EPS)
+    if name == "torchattacks":
+        theirs = library.FGSM(model, eps=EPS)(pixels, labels)
+        steps = library.PGD(model, eps=EPS, alpha=2 / 255, steps=3, random_start=False)(pixels, labels)
+        ours = fgsm(model, pixels, labels, EPS, steps=3, step_size=2 / 255)
+        torch.testing.assert_close(ours, steps, atol=1e-6, rtol=0)  # they clamp a difference, we the pixels
+    else:
+        wrapped = library.PyTorchModel(model, bounds=(0, 1), device="cpu")
+        theirs = library.attacks.LinfFastGradientAttack(random_start=False).run(wrapped, pixels, labels, epsilon=EPS)
+    assert torch.equal(moved, theirs)
+
+
+@pytest.mark.parametrize(
+    "options", [{}, {"steps": 4, "step_size": 3 / 255}, {"steps": 3, "random_start": True}], ids=str
+)
+@pytest.mark.parametrize("eps", [0, 1 / 255, EPS, 0.5, 1.0])
+def test_moves_at_most_eps_and_stays_in_the_unit_range(eps, options):
+    eval_set = make_eval_set()
+    batch, model = whole(eval_set), PixelNetwork(make_network(), eval_set.normalise)
+    before = batch.inputs.clone()
+    moved = fgsm(model, batch.inputs, batch.labels, eps, indices=batch.indices, **options)
+    assert torch.equal(batch.inputs, before)
+    assert moved.shape == before.shape
+    assert not moved.requires_grad
+    assert moved.min() >= 0 and moved.max() <= 1
+    assert (moved.double() - before.double()).abs().max() <= eps + 2**-24  # the ends are rounded to float32
+    if eps == 0:
+        assert torch.equal(moved, before)
+
+
+class Linear(nn.Module):
+    """Two classes; the logit of the second is the weighted sum of the pixels."""
+
+    def __init__(self, weight):
+        super().__init__()
+        self.weight = nn.Parameter(weight)
+
+    def forward(self, pixels):
+        logit = pixels.flatten(1) @ self.weight
+        return torch.stack([torch.zeros_like(logit), logit], dim=1)
+
+
+def test_the_error_of_a_linear_network_is_its_closed_form():
+    """margin - eps * sum |w| while no pixel reaches 0 or 1: exact, and never lower for a larger eps."""
+    draw = torch.Generator().manual_seed(0)
+    pixels = torch.rand(400, 3, 4, 4, generator=draw) * 0.8 + 0.1
+    weight = torch.randn(48, generator=draw)
+    weight -= weight.mean()  # or one class had it all
+    labels = torch.randint(0, 2, (400,), generator=draw)
+    margin = (pixels.flatten(1).double() @ weight.double()) * (2 * labels - 1)
+    model, errors = Linear(weight), []
+    for eps_255 in (0, 1, 2, 4, 8, 16):
+        moved = fgsm(model, pixels, labels, eps_255 / 255)
+        expected = margin - eps_255 / 255 * weight.double().abs().sum()
+        found = (moved.flatten(1).double() @ weight.double()) * (2 * labels - 1)
+        torch.testing.assert_close(found, expected, atol=1e-5, rtol=0)
+        errors.append(int((expected < 0).sum()))
+        assert errors[-1] == int((model(moved).argmax(1) != labels).sum())
+    assert errors == sorted(errors)
+    assert errors[-1] > errors[0] + 100
+
+
+def test_more_steps_find_more():
+    eval_set = make_eval_set()
+    batch, model = whole(eval_set), PixelNetwork(make_network(), eval_set.normalise).eval()
+
+    def loss(moved):
+        return float(F.cross_entropy(model(moved), batch.labels).detach())
+
+    clean, one = loss(batch.inputs), loss(fgsm(model, batch.inputs, batch.labels, 0.1))
+    many = fgsm(model, batch.inputs, batch.labels, 0.1, 10, 0.025, True, indices=batch.indices)
+    assert clean < one < loss(many) + 0.01
+
+
+# --- What is left alone ----------------------------------------------------------------------------------------------
+
+
+def test_modes_statistics_and_gradients_are_left_alone():
+    eval_set = make_eval_set()
+    batch, network = whole(eval_set), make_network().train()
+    network[1].eval()  # frozen
+    network[0].weight.grad = torch.full_like(network[0].weight, 7.0)
+    network[5].bias.requires_grad_(False)
+    state = {k: v.clone() for k, v in network.state_dict().items()}
+    during = []
+    network[3].register_forward_hook(lambda *_: during.append(any(part.training for part in network.modules())))
+    model = PixelNetwork(network, eval_set.normalise)
+    with torch.no_grad():  # an attack makes its own gradients
+        first = fgsm(model, batch.inputs, batch.labels, EPS)
+    assert during == [False]
+    assert [part.training for part in network] == [True, False, True, True, True, True]
+    assert all(torch.equal(v, state[k]) for k, v in network.state_dict().items())
+    assert (network[0].weight.grad == 7).all()
+    assert all(p.grad is None for name, p in network.named_parameters() if name != "0.weight")
+    assert [p.requires_grad for p in network.parameters()] == [True] * 5 + [False]
+    with torch.autocast("cpu", torch.bfloat16):  # not in lower precision
+        assert torch.equal(fgsm(model, batch.inputs, batch.labels, EPS), first)
+
+    def fail(_module, _inputs):
+        raise RuntimeError("stop")
+
+    network[3].register_forward_pre_hook(fail)
+    with pytest.raises(RuntimeError, match="stop"):
+        fgsm(model, batch.inputs, batch.labels, EPS)
+    assert network.training
+    assert torch.is_grad_enabled()
+
+
+def test_tf32_is_off_inside_and_as_before_outside():
+    eval_set = make_eval_set()
+    batch, network = whole(eval_set), make_network()
+    convolutions, products = torch.backends.cudnn, torch.backends.cuda.matmul
+    before, seen = (convolutions.allow_tf32, products.allow_tf32), []
+    network[0].register_forward_hook(lambda *_: seen.append((convolutions.allow_tf32, products.allow_tf32)))
+    try:
+        convolutions.allow_tf32, products.allow_tf32 = True, True
+        fgsm(PixelNetwork(network, eval_set.normalise), batch.inputs, batch.labels, EPS)
+        assert seen == [(False, False)]
+        assert (convolutions.allow_tf32, products.allow_tf32) == (True, True)
+    finally:
+        convolutions.allow_tf32, products.allow_tf32 = before
+
+
+def test_the_bare_network_is_attacked(tmp_path):
+    """A gradient through DistributedDataParallel would wait for the other ranks."""
+    eval_set, network = make_eval_set(), make_network()
+    batch = whole(eval_set)
+    alone = fgsm(PixelNetwork(network, eval_set.normalise), batch.inputs, batch.labels, EPS)
+    store = torch.distributed.FileStore(str(tmp_path / "store"), 1)
+    torch.distributed.init_process_group("gloo", store=store, rank=0, world_size=1)
+    try:
+        wrapped = nn.parallel.DistributedDataParallel(network)
+        wrapped.forward = None  # whoever calls it fails
+        assert torch.equal(fgsm(PixelNetwork(wrapped, eval_set.normalise), batch.inputs, batch.labels, EPS), alone)
+        found = run_evaluators(wrapped, eval_set, names=["fgsm"], settings={}, batch_size=20)
+        assert found["counts"]["fgsm"]["total"] == 50
+    finally:
+        torch.distributed.destroy_process_group()
+
+
+# --- Random starts ---------------------------------------------------------------------------------------------------
+
+
+def test_a_random_start_depends_on_seed_and_index_alone():
+    eval_set = make_eval_set(23)
+    batch, model = whole(eval_set), PixelNetwork(make_network(), eval_set.normalise)
+
+    def run(part, **options):
+        return attack(model, batch.inputs[part], batch.labels[part], EPS, 1, 0.0, True, indices=batch.indices[part],
+                      **options).inputs  # fmt: skip
+
+    every = run(slice(None))
+    for size in (1, 7):
+        assert torch.equal(torch.cat([run(slice(i, i + size)) for i in range(0, 23, size)]), every)
+    for rank in range(3):
+        assert torch.equal(run(slice(rank, None, 3)), every[rank::3])
+    last = attack(model, batch.inputs.contiguous(), batch.labels, EPS, 1, 0.0, True, indices=batch.indices).inputs
+    assert torch.equal(last, every)  # whatever the layout
+    assert not torch.equal(run(slice(None), seed=1), every)
+    start = (every - batch.inputs)[(batch.inputs > EPS) & (batch.inputs < 1 - EPS)]
+    assert start.abs().max() <= EPS + 1e-7
+    assert abs(float(start.mean())) < EPS / 15
+    assert float(start.std()) == pytest.approx(EPS / 3**0.5, rel=0.05)
+    bits = (int(hash64(0, 5, 11)) >> 40) & 0xFFFFFF  # entry 11 of sample 5
+    expected = batch.inputs[5].flatten()[11] + (bits + 1) / 2**24 * 2 * EPS - EPS
+    assert float(every[5].flatten()[11]) == pytest.approx(float(expected.clamp(0, 1)), abs=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"eps": 8}, "eps is 8, expected 0 to 1, .*: write 8 / 255 for 8"),
+        ({"eps": -0.1}, "eps is -0.1"),
+        ({"eps": float("nan")}, "eps is nan"),
+        ({"eps": 0.1, "step_size": 2}, "step_size is 2"),
+        ({"eps": 0.1, "steps": 0}, "steps is 0"),
+        ({"eps": 0.1, "random_start": True}, "random_start needs the samples' indices"),
+    ],
+)
+def test_numbers_out_of_range_are_named(options, message):
+    with pytest.raises(ValueError, match=message):
+        fgsm(nn.Flatten(), torch.rand(2, 1, 2, 2), torch.tensor([0, 1]), **options)
+
+
+# --- As evaluators ---------------------------------------------------------------------------------------------------
+
+
+def run(network, eval_set, names=("clean", "fgsm", "pgd"), batch_size=20, world=None, **settings):
+    return run_evaluators(network, eval_set, names=names, settings=settings, batch_size=batch_size, world=world)
+
+
+def test_the_evaluators_count_what_the_attack_leaves_right():
+    eval_set, network = make_eval_set(), make_network()
+    found = run(network, eval_set, pgd={"steps": 5})
+    model = PixelNetwork(network, eval_set.normalise).eval()
+    batch = whole(eval_set)
+    moved = slow_fgsm(model, batch.inputs, batch.labels, EPS)
+    correct = int((model(moved).argmax(1) == batch.labels).sum())
+    counts = {"total": 50, "correct1": correct, "zero_gradient_images": 0, "zero_gradient_entries": 0, "entries": 3600}
+    assert found["counts"]["fgsm"] == counts
+    metrics = found["metrics"]
+    assert metrics["fgsm_error"] == 100 * (50 - correct) / 50
+    assert metrics["top1_error"] < metrics["fgsm_error"] <= metrics["pgd_error"]
+    steps = fgsm(model, batch.inputs, batch.labels, EPS, 5, 2 / 255, True, indices=batch.indices)
+    assert found["counts"]["pgd"]["correct1"] == int((model(steps).argmax(1) == batch.labels).sum())
+
+
+def test_without_room_the_error_is_the_clean_one():
+    eval_set, network = make_eval_set(), make_network()
+    metrics = run(network, eval_set, fgsm={"eps_255": 0}, pgd={"eps_255": 0.0})["metrics"]
+    assert metrics["fgsm_error"] == metrics["pgd_error"] == metrics["top1_error"] > 0
+    wide = run(network, eval_set, fgsm={"eps_255": 16})["metrics"]["fgsm_error"]
+    assert wide > run(network, eval_set)["metrics"]["fgsm_error"] > metrics["top1_error"]
+
+
+def test_the_same_for_any_batches_and_ranks():
+    eval_set, network = make_eval_set(37), make_network()
+    expected = run(network, eval_set, batch_size=100)["counts"]
+    for batch_size in (1, 7):
+        assert run(network, eval_set, batch_size=batch_size)["counts"] == expected
+    for world_size in (2, 3):
+        parts = [run(network, eval_set, world=World(rank, world_size))["counts"] for rank in range(world_size)]
+        for name in ("fgsm", "pgd"):
+            assert {k: sum(part[name][k] for part in parts) for k in expected[name]} == expected[name]
+
+
+def test_a_vanished_gradient_is_counted():
+    """A network of huge confidence: the softmax is one-hot in float32, and nothing moves."""
+    eval_set, network = make_eval_set(), make_network()
+    with torch.no_grad():
+        network[5].weight.mul_(1e4)
+        network[5].bias.mul_(1e4)
+    found = run(network, eval_set, names=("clean", "fgsm"))
+    right, counts = found["counts"]["clean"]["correct1"], found["counts"]["fgsm"]
+    assert counts["zero_gradient_images"] == right == counts["correct1"] > 0
+    assert counts["zero_gradient_entries"] == right * 72
+    batch = whole(eval_set)
+    zeros = attack(PixelNetwork(network, eval_set.normalise), batch.inputs, batch.labels, EPS).zeros
+    assert (zeros == 72).sum() == right and (zeros == 0).sum() == 50 - right
+
+
+@pytest.mark.parametrize("name", ["fgsm", "pgd"])
+def test_bad_logits_are_an_error_not_a_miss(name):
+    class Sometimes(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.inner = make_network()
+
+        def forward(self, inputs):
+            logits = self.inner(inputs)
+            return torch.where(inputs[:, :1, 0, 0] > 1.0, torch.nan, logits)
+
+    eval_set = make_eval_set()
+    with pytest.raises(NonFiniteError, match="NaN or infinite"):
+        run(Sometimes(), eval_set, names=(name,))
+
+
+def test_the_evaluation_itself_may_run_in_lower_precision():
+    """The attack does not: its pixels are those of float32."""
+    eval_set, network = make_eval_set(), make_network()
+    seen = []
+    network[0].register_forward_hook(lambda _m, _i, out: seen.append(out.dtype))
+    options = {"settings": {}, "batch_size": 50, "autocast": lambda: torch.autocast("cpu", torch.bfloat16)}
+    run_evaluators(network, eval_set, names=["fgsm"], **options)
+    assert seen == [torch.float32, torch.bfloat16]
+    assert evaluate(network, eval_set, batch_size=50).total == 50
