@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 from collections.abc import Callable
 
 import numpy as np
@@ -10,7 +11,7 @@ from torch import Tensor
 
 from bench import authors
 from bench.loops import Setting
-from randomix import StepRng, mixers
+from randomix import StepRng, functional, mixers
 from randomix.devices import to_device
 from randomix.mixers.base import BatchMixer
 from randomix.mixers.base_network import HiddenMixer, SaliencyMixer
@@ -81,7 +82,19 @@ def _salient(mixer: SaliencyMixer, inputs: Tensor, targets: Tensor) -> dict[str,
     if block_nums is None:
         return {mixer.name: lambda step: mixer.mix(inputs, targets, gradient, StepRng(0, step))}
     fixed = {n: mixers.build({"name": mixer.name, "block_nums": [n]}, num_classes=targets.shape[1]) for n in block_nums}
-    return {
+    found = {
         f"{mixer.name}, {n} x {n} blocks": lambda step, m=m: m.mix(inputs, targets, gradient, StepRng(0, step))
         for n, m in fixed.items()
     }
+    if mixer.name in authors.SALIENT and _can_cut(inputs):
+        saliency, nchw = functional.gradient_norm(gradient), inputs.contiguous()
+        form = authors.SALIENT[mixer.name]
+        found |= {
+            f"{mixer.name}, {n} x {n} blocks, authors' form": lambda _, n=n: form(nchw, saliency, n) for n in block_nums
+        }
+    return found
+
+
+def _can_cut(inputs: Tensor) -> bool:
+    """Whether the graph cuts that some authors use are installed, and the samples where they work: on the CPU."""
+    return inputs.device.type == "cpu" and importlib.util.find_spec("gco") is not None

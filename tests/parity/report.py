@@ -1,13 +1,17 @@
-"""Print the largest difference of each method from its authors' code: ``python tests/parity/report.py``.
+"""Print the largest difference of each method from its authors' code: ``python tests/parity/report.py [FILE]``.
 
-For the two methods with an optimiser also how far the labels found are from the authors' and from the best.
+For the two methods with an optimiser also how far the labels found are from the authors' and from the best. With a FILE
+the same is written there, for docs/methods.md (results/parity.json).
 """
 
+import json
 import sys
+import time
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
+from randomix.records import provenance
 from tests.parity import comixup, golden, hidden, puzzlemix, saliency
 
 METHODS = {
@@ -21,24 +25,51 @@ METHODS = {
 }
 
 
-def main() -> int:
+def collect() -> dict[str, dict[str, object]]:
+    """All that is compared, by method."""
+    differences = {}
+    for method, compare in METHODS.items():
+        found = list(compare())
+        what, error = max(found, key=lambda d: d[1])
+        differences[method] = {"checks": len(found), "largest": error, "at": what if error else "-"}
+    return {
+        "differences": differences,
+        "puzzlemix_energy": {
+            what: {"largest": worst, "mean": mean} for what, worst, mean in puzzlemix.energies()
+        },
+        "comixup_objective": {
+            f"{name}, precedence {precedence}": {"ours": ours, "authors": theirs}
+            for precedence in ("paper", "code")
+            for name, _, ours, theirs in comixup.solutions(precedence)
+        },
+    }  # fmt: skip
+
+
+def show(found: dict[str, dict[str, object]]) -> None:
+    """The same as text."""
+    print(f"{'method':<20}{'checks':>8}{'max abs error':>16}   at")
+    for method, row in found["differences"].items():
+        print(f"{method:<20}{row['checks']:>8}{row['largest']:>16.3g}   {row['at']}")
+    print("\npuzzlemix, energy relative to another's: largest, mean over the problems of a case")
+    for what, row in found["puzzlemix_energy"].items():
+        print(f"{what:<48}{row['largest']:>12.2e}{row['mean']:>12.2e}")
+    print("\ncomixup, thresholded objective: ours, the authors'")
+    for what, row in found["comixup_objective"].items():
+        print(f"{what:<48}{row['ours']:>12.2f}{row['authors']:>12.2f}")
+
+
+def main(arguments: list[str]) -> int:
     if not golden.folder().is_dir():
         print(f"no golden vectors in {golden.folder()}; set RANDOMIX_GOLDEN to their folder")
         return 1
-    print(f"{'method':<20}{'checks':>8}{'max abs error':>16}   at")
-    for method, compare in METHODS.items():
-        differences = list(compare())
-        what, error = max(differences, key=lambda d: d[1])
-        print(f"{method:<20}{len(differences):>8}{error:>16.3g}   {what if error else '-'}")
-    print("\npuzzlemix, energy relative to another's: largest, mean over the problems of a case")
-    for what, worst, mean in puzzlemix.energies():
-        print(f"{what:<48}{worst:>12.2e}{mean:>12.2e}")
-    for precedence in ("paper", "code"):
-        print(f"\ncomixup, thresholded objective with precedence {precedence}: ours, the authors'")
-        for name, _, ours, theirs in comixup.solutions(precedence):
-            print(f"{name:<48}{ours:>12.2f}{theirs:>12.2f}")
+    started = time.time()
+    found = collect()
+    show(found)
+    if arguments:
+        where = provenance.collect(world_size=1, device="cpu", precision="fp32", threads=1, started=started)
+        Path(arguments[0]).write_text(json.dumps(found | {"provenance": where}, indent=1, sort_keys=True) + "\n")
     return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(sys.argv[1:]))
