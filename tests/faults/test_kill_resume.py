@@ -17,6 +17,7 @@ import models
 from randomix.engine import status
 from randomix.engine.launcher import STORE
 from randomix.engine.runfolder import RunFolder
+from randomix.engine.trainer import Trainer
 from randomix.records import identity, record
 from randomix.runs.build import run_training
 from tests.support import fork, tiny_config, train, wait, weights_digest
@@ -24,6 +25,12 @@ from tests.support import fork, tiny_config, train, wait, weights_digest
 KILLS = int(os.environ.get("RANDOMIX_KILLS", "0"))
 EPOCHS = 64 if KILLS else 16
 pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module", autouse=True)
+def warm(tmp_path_factory):
+    """What torch imports at a process's first training step is then there for all forked ones: 1.5 s less for each."""
+    train(tiny_config(tmp_path_factory.mktemp("warm"), recipe={"epochs": 1}))
 
 
 def config_for(root: Path) -> dict:
@@ -40,6 +47,17 @@ def start(config: dict, ranks: int, log: Path) -> list[int]:
         environment = {k: str(v) for k, v in names.items()} if ranks > 1 else {}
         pids.append(fork(lambda: run_training(config, datasets.build, models.build), log, environment))
     return pids
+
+
+def signalled(monkeypatch, at: int, number: int) -> None:
+    """From now on every process gets a signal in the middle of its training step ``at``."""
+
+    def step(self, step, batch, stopper, original=Trainer.__dict__["step"]):
+        if step == at:
+            os.kill(os.getpid(), number)
+        return original(self, step, batch, stopper)
+
+    monkeypatch.setattr(Trainer, "step", step)
 
 
 @pytest.fixture(scope="module")
@@ -108,3 +126,39 @@ def test_one_rank_continues_what_two_began(tmp_path, reference):
     run = train(config)
     assert "written by 2 rank(s), this run has 1" in run.log.read_text()
     assert record.read(run.record).candidates == reference[2][1]  # the choice of methods does not know the ranks
+
+
+NETWORK_METHODS = {  # a step depends on features inside the network, or on its running statistics
+    "hidden": ["mixup", "manifold_mixup", "patchup"],
+    "saliency": ["puzzlemix", {"name": "comixup", "clean_weight": 0.0}],
+    "saliency with a clean loss": [{"name": "puzzlemix", "clean_weight": 1.0}],
+}
+
+
+@pytest.mark.parametrize("ranks", [1, 2])
+@pytest.mark.parametrize("methods", NETWORK_METHODS.values(), ids=list(NETWORK_METHODS))
+def test_methods_that_need_the_network_go_on_bit_equal(tmp_path, monkeypatch, ranks, methods):
+    """Killed, then stopped by a signal, both within an epoch; the network has batch normalisation."""
+    mixer = {"name": "randomix", "candidates": methods, "weights": [1] * len(methods), "alpha": 1.0}
+
+    def run(folder: Path, number: int | None = None, at: int = 0) -> list[int]:
+        config = tiny_config(folder, recipe={"epochs": 4}) | {"mixer": mixer}
+        folder.mkdir(exist_ok=True)
+        with monkeypatch.context() as patch:
+            if number is not None:
+                signalled(patch, at, number)
+            return wait(start(config, ranks, folder / "log"))
+
+    def finished(folder: Path) -> tuple[str, dict]:
+        run = RunFolder(identity.run_folder(tiny_config(folder, recipe={"epochs": 4}) | {"mixer": mixer}))
+        return weights_digest(run), record.read(run.record).candidates
+
+    alone, disturbed, moments = tmp_path / "alone", tmp_path / "disturbed", random.Random(ranks)
+    assert run(alone) == [0] * ranks, (alone / "log").read_text()
+    for _ in range(KILLS or 1):
+        at = moments.randrange(7, 12)  # of the second epoch; the checkpoint is that of the first
+        assert run(disturbed, signal.SIGKILL, at) == [-signal.SIGKILL] * ranks, (disturbed / "log").read_text()
+    assert run(disturbed, signal.SIGTERM, 14) == [75] * ranks, (disturbed / "log").read_text()
+    assert run(disturbed) == [0] * ranks, (disturbed / "log").read_text()
+    assert finished(disturbed) == finished(alone)
+    assert set(finished(alone)[1]) == {m if isinstance(m, str) else m["name"] for m in methods}  # all were drawn
