@@ -73,7 +73,7 @@ def test_help_names_groups_examples_and_tables(name: str) -> None:
     assert done.returncode == 0
     assert done.stdout.count(f"python {name}") >= 5
     if name == "train.py":
-        assert "mixer: baseline, cutmix" in done.stdout
+        assert "mixer: baseline, comixup" in done.stdout
         assert "scripts/make_tables.py" in done.stdout
     assert max(map(len, done.stdout.splitlines())) <= 120
 
