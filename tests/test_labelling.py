@@ -1,6 +1,10 @@
 """Labels of least energy on a grid: against all labellings, against exact dynamic programming, against graph cuts."""
 
 import itertools
+import os
+import subprocess
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -8,6 +12,7 @@ import torch
 
 from randomix.labelling import energy, solve_grid
 
+ROOT = Path(__file__).resolve().parents[1]
 SIZES = [(2, 2), (2, 3), (3, 2), (1, 5), (5, 1), (1, 1)]
 
 
@@ -151,3 +156,44 @@ def test_no_worse_than_a_graph_cut(side, labels):
     costs = [part.double() for part in parts]
     theirs, ours = energy(torch.from_numpy(np.stack(cuts)).long(), *costs), energy(solve_grid(*parts), *costs)
     assert (ours <= theirs).all()
+
+
+INTERPRETED = """
+import torch
+from randomix import labelling, labelling_cuda
+from tests.test_labelling import problem
+
+def plain(unary, down, right, rounds):
+    ranks = torch.arange(unary.shape[-1]) / (unary.shape[-1] - 1)
+    rows = labelling._Chains(unary.permute(2, 3, 1, 0) / 2, right.permute(2, 1, 0), ranks)
+    columns = labelling._Chains(unary.permute(1, 3, 2, 0) / 2, down.permute(1, 2, 0), ranks)
+    for turn in range(rounds):
+        columns.take(rows.give(backwards=turn % 2 == 1))
+        rows.take(columns.give(backwards=turn % 2 == 1))
+    return (rows.best() * (unary.shape[-1] - 1)).round().long().permute(2, 1, 0)
+
+for height, width, labels in ((3, 2, 3), (2, 3, 2)):
+    parts = [part.float() for part in problem(height, width, labels, count=2)]
+    found = labelling_cuda.solve(*parts, rounds=2)
+    assert torch.equal(found, plain(*parts, 2)), (height, width, labels)
+print("equal")
+"""
+
+
+@pytest.mark.slow
+def test_the_kernel_computes_the_same_exchange():
+    pytest.importorskip("triton", reason="Triton comes with torch on Linux only")
+    environment = os.environ | {"TRITON_INTERPRET": "1", "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(
+        [sys.executable, "-c", INTERPRETED], cwd=ROOT, env=environment, capture_output=True, text=True
+    )
+    assert done.stdout.strip() == "equal", done.stderr
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.parametrize(("side", "labels"), [(2, 3), (4, 3), (8, 3), (16, 3), (16, 2), (7, 4)])
+def test_on_a_gpu_the_energies_are_those_of_the_cpu(side, labels):
+    parts = problem(side, side, labels, count=64, seed=4)
+    costs = [part.double() for part in parts]
+    ours = energy(solve_grid(*(part.cuda() for part in parts)).cpu(), *costs)
+    torch.testing.assert_close(ours, energy(solve_grid(*parts), *costs), rtol=1e-3, atol=0)

@@ -94,10 +94,23 @@ def test_samples_do_not_touch_each_other(monkeypatch):
     source, empty = transport_plan(visible, saliency)
     alone = [transport_plan(visible[i : i + 1], saliency[i : i + 1]) for i in range(7)]
     assert torch.equal(torch.cat([s for s, _ in alone]), source)
-    monkeypatch.setattr(transport, "_ENTRIES_AT_ONCE", 3 * 64**2)  # three samples at a time
+    monkeypatch.setitem(transport._ENTRIES_AT_ONCE, "cpu", 3 * 64**2)  # three samples at a time
     parts = transport_plan(visible, saliency)
     assert torch.equal(parts[0], source)
     assert torch.equal(parts[1], empty)
+
+
+@pytest.mark.parametrize("grid", [*GRIDS, (1, 1), (1, 2), (9, 16)])
+def test_both_ways_to_find_the_next_place_agree(grid):
+    visible, _ = problem(grid, count=5)
+    visible[0], visible[1] = False, True
+    cells = grid[0] * grid[1]
+    order, _ = transport._by_distance(grid, torch.device("cpu"))
+    hidden = (~visible.flatten(1).t()).to(torch.int16) << 14
+    later = transport._minima_in_turn(hidden, order)
+    assert torch.equal(later, transport._minima_by_doubling(hidden, order))
+    assert (later[:, :, 0] == cells).all()
+    assert torch.equal(later[:, 0, 1].long(), torch.arange(1, cells + 2).clamp(max=cells))
 
 
 def test_half_precision_saliency():

@@ -103,8 +103,8 @@ class PuzzleMix(SaliencyMixer):
         noise, noise_on, strength = self._noise(inputs, rng)
         if noise is not None:
             limit = self.adv_eps / 255
-            sign = gradient.sign().nan_to_num()  # half precision may have lost the gradient
-            noise = (noise + sign * (limit + 2 / 255)).clamp(-limit, limit) * strength
+            # where half precision lost the gradient, its sign is 0
+            noise = (noise + gradient.sign() * (limit + 2 / 255)).clamp(-limit, limit) * strength
         return functional.puzzlemix(
             inputs,
             targets,
