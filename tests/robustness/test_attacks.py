@@ -9,7 +9,8 @@ from datasets.resident import ArrayData
 from randomix.engine.distributed import World
 from randomix.engine.evaluate import evaluate
 from randomix.errors import NonFiniteError
-from randomix.robustness.attacks import PixelNetwork, attack, fgsm
+from randomix.robustness import evaluators
+from randomix.robustness.attacks import Attacked, PixelNetwork, attack, fgsm
 from randomix.robustness.counter import hash64
 from randomix.robustness.evaluators import run_evaluators
 
@@ -198,6 +199,9 @@ def test_the_bare_network_is_attacked(tmp_path):
         wrapped = nn.parallel.DistributedDataParallel(network)
         wrapped.forward = None  # whoever calls it fails
         assert torch.equal(fgsm(PixelNetwork(wrapped, eval_set.normalise), batch.inputs, batch.labels, EPS), alone)
+        outside = nn.parallel.DistributedDataParallel(PixelNetwork(network, eval_set.normalise))
+        outside.forward = None
+        assert torch.equal(fgsm(outside, batch.inputs, batch.labels, EPS), alone)
         found = run_evaluators(wrapped, eval_set, names=["fgsm"], settings={}, batch_size=20)
         assert found["counts"]["fgsm"]["total"] == 50
     finally:
@@ -279,13 +283,29 @@ def test_without_room_the_error_is_the_clean_one():
     assert wide > run(network, eval_set)["metrics"]["fgsm_error"] > metrics["top1_error"]
 
 
-def test_the_same_for_any_batches_and_ranks():
+def test_sizes_are_in_steps_of_8_bit_pixels(monkeypatch):
+    asked = []
+
+    def spy(_network, inputs, _labels, **options):
+        asked.append({k: v for k, v in options.items() if k != "indices"})
+        return Attacked(inputs, torch.zeros(len(inputs), dtype=torch.int64))
+
+    monkeypatch.setattr(evaluators, "attack", spy)
+    run(make_network(), make_eval_set(), batch_size=50, pgd={"eps_255": 4, "seed": 3})
+    assert asked == [
+        {"eps": 8 / 255},
+        {"eps": 4 / 255, "step_size": 2 / 255, "steps": 10, "random_start": True, "seed": 3},
+    ]
+
+
+@pytest.mark.parametrize("pgd", [{}, {"eps_255": 80, "step_255": 0, "steps": 1}], ids=["steps", "random start"])
+def test_the_same_for_any_batches_and_ranks(pgd):
     eval_set, network = make_eval_set(37), make_network()
-    expected = run(network, eval_set, batch_size=100)["counts"]
+    expected = run(network, eval_set, batch_size=100, pgd=pgd)["counts"]
     for batch_size in (1, 7):
-        assert run(network, eval_set, batch_size=batch_size)["counts"] == expected
+        assert run(network, eval_set, batch_size=batch_size, pgd=pgd)["counts"] == expected
     for world_size in (2, 3):
-        parts = [run(network, eval_set, world=World(rank, world_size))["counts"] for rank in range(world_size)]
+        parts = [run(network, eval_set, world=World(rank, world_size), pgd=pgd)["counts"] for rank in range(world_size)]
         for name in ("fgsm", "pgd"):
             assert {k: sum(part[name][k] for part in parts) for k in expected[name]} == expected[name]
 
@@ -301,8 +321,9 @@ def test_a_vanished_gradient_is_counted():
     assert counts["zero_gradient_images"] == right == counts["correct1"] > 0
     assert counts["zero_gradient_entries"] == right * 72
     batch = whole(eval_set)
-    zeros = attack(PixelNetwork(network, eval_set.normalise), batch.inputs, batch.labels, EPS).zeros
-    assert (zeros == 72).sum() == right and (zeros == 0).sum() == 50 - right
+    for steps in (1, 3):  # the first gradient's
+        zeros = attack(PixelNetwork(network, eval_set.normalise), batch.inputs, batch.labels, EPS, steps).zeros
+        assert (zeros == 72).sum() == right and (zeros == 0).sum() == 50 - right
 
 
 @pytest.mark.parametrize("name", ["fgsm", "pgd"])
