@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterator
 
 import numpy as np
@@ -17,11 +18,14 @@ CASES = ("cifar_b2", "cifar_b4", "cifar_b8", "cifar_b16", "cifar_b4_2labels_notr
          "tiny_b4", "tiny_b16")  # fmt: skip
 
 
+@functools.cache
+def _archive() -> dict[str, np.ndarray]:
+    return golden.load("puzzlemix")
+
+
 def recorded(case: str) -> tuple[dict[str, Tensor], dict[str, object]]:
     """The tensors of a case, and its numbers: p_block_num as block_num and so on."""
-    data = {
-        key.removeprefix(f"{case}__"): v for key, v in golden.load("puzzlemix").items() if key.startswith(f"{case}__")
-    }
+    data = {key.removeprefix(f"{case}__"): v for key, v in _archive().items() if key.startswith(f"{case}__")}
     numbers = {key.removeprefix("p_"): v.item() for key, v in data.items() if key.startswith("p_") and v.ndim == 0}
     numbers |= {key: data[f"p_{key}"].ravel().tolist() for key in ("mean", "std")}
     tensors = {key: torch.from_numpy(v) for key, v in data.items() if v.ndim > 0}
