@@ -373,8 +373,8 @@ def test_adversarial_noise_comes_as_often_as_asked_and_is_limited(monkeypatch):
             assert pixels.min() >= -1e-6
             assert pixels.max() <= 1 + 1e-6
     sides = np.mean([options["noise_on"] for _, options in seen], axis=0)
-    assert np.abs(sides - 0.3).max() < 0.1
-    assert abs(probed / 100 - (1 - 0.7**2)) < 0.1
+    assert np.abs(sides - 0.3).max() < 0.15
+    assert abs(probed / 100 - (1 - 0.7**2)) < 0.15
 
 
 def test_adversarial_noise_climbs_the_gradient(monkeypatch):
