@@ -144,9 +144,11 @@ def mixes(hidden, targets, perm, mask):
     """Each way to mix features, as a function of them."""
     return {
         "manifold": lambda h: functional.manifold_mixup(h, targets, perm, 0.37).inputs,
-        "manifold tensor": lambda h: functional.manifold_mixup(h, targets, perm, torch.tensor(0.37)).inputs,
+        "manifold tensor": lambda h: (
+            functional.manifold_mixup(h, targets, perm, torch.tensor(0.37, device=h.device)).inputs
+        ),
         "soft": lambda h: functional.patchup(h, targets, perm, mask, 0.37).hidden,
-        "soft tensor": lambda h: functional.patchup(h, targets, perm, mask, torch.tensor(0.37)).hidden,
+        "soft tensor": lambda h: functional.patchup(h, targets, perm, mask, torch.tensor(0.37, device=h.device)).hidden,
         "hard": lambda h: functional.patchup(h, targets, perm, mask, 0.37, hard=True).hidden,
     }
 
@@ -317,6 +319,22 @@ def test_the_altered_share_follows_the_size_of_the_features_or_the_first_tap_s()
                 shares[place].append(1 - float(result.lam[0]))
         for tap, share in expected.items():
             assert np.mean(shares[tap]) == pytest.approx(share, abs=0.012)
+
+
+@pytest.mark.parametrize("name", ["manifold_mixup", "patchup"])
+@pytest.mark.parametrize("hard", [False, True])
+def test_nothing_waits_for_the_device(name, hard):
+    """On the meta device there is nothing to wait for: reading a value from it raises."""
+    mixer = mixers.build({"name": name, **({"hard": hard, "prob": 1.0} if name == "patchup" else {})})
+    model, inputs = Watched().to("meta"), torch.empty(6, 3, 16, 12, device="meta")
+    for step in range(8):
+        result = mixer.forward_mixed(model, inputs, torch.empty(6, 5, device="meta"), StepRng(0, step))
+        assert result.logits.device == result.targets.device == result.lam.device == torch.device("meta")
+    hidden, targets, perm, mask = (t.to("meta") for t in batch((8, 9)))
+    for mix in mixes(hidden, targets, perm, mask).values():
+        assert mix(hidden).shape == hidden.shape
+    with pytest.raises(RuntimeError):
+        float(hidden.sum())
 
 
 def test_prob_is_the_share_of_batches_that_are_mixed():
