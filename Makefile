@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
-PICTURED := cutout mixup cutmix fmix resizemix saliencymix puzzlemix comixup
+PICTURED := cutout_8px mixup cutmix fmix resizemix saliencymix puzzlemix comixup
 export OMP_WAIT_POLICY ?= PASSIVE
 
 .PHONY: help setup demo demo-all test lint format tables clean

@@ -8,6 +8,7 @@ inside the network have no picture. The same arguments give the same one. Exit c
 from __future__ import annotations
 
 import argparse
+import itertools
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -28,7 +29,8 @@ if TYPE_CHECKING:
 
 DEFAULT_MIXERS = ("mixup", "cutmix", "fmix", "resizemix")
 SHARES = (0.25, 0.75)  # of the first sample, for the picture: extreme draws show nothing
-TRIES = 500
+TRIES = {False: 500, True: 40}  # draws for a picture, without and with a network
+COMPANY = 20  # samples in a batch for methods that mix more than two, where a pair alone gives no picture
 
 
 @dataclass(frozen=True)
@@ -61,13 +63,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    from randomix import mixers
-
     parser = argparse.ArgumentParser(prog="show_mixes.py", description=__doc__.partition("\n")[0])
     parser.add_argument("--dataset", default="digits", help="a file of configs/dataset (default: digits)")
     parser.add_argument("--root", help="folder of the data, if not the configured one")
-    parser.add_argument("--mixers", nargs="+", default=list(DEFAULT_MIXERS), choices=mixers.available(), metavar="NAME",
-                        help=f"of {', '.join(mixers.available())} (default: {' '.join(DEFAULT_MIXERS)})")  # fmt: skip
+    names = _options("mixer")
+    parser.add_argument("--mixers", nargs="+", default=list(DEFAULT_MIXERS), choices=names, metavar="NAME",
+                        help=f"of configs/mixer (default: {' '.join(DEFAULT_MIXERS)}): {', '.join(names)}")  # fmt: skip
     parser.add_argument("--network", type=Path, help="a run folder, or one above: the methods that look at gradients")
     parser.add_argument("--out", type=Path, default=Path("mixes.png"), help="png, svg or pdf (default: mixes.png)")
     parser.add_argument("--samples", type=int, default=6, help="rows, each a pair of samples (default: 6)")
@@ -75,16 +76,24 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def load_data(name: str, root: str | None = None) -> Data:
-    """The data set of configs/dataset/NAME.yaml; ValueError names the choices for an unknown one."""
+def _options(group: str) -> list[str]:
+    return sorted(path.stem for path in (CHECKOUT / "configs" / group).glob("*.yaml"))
+
+
+def _settings(group: str, name: str) -> dict[str, Any]:
+    """configs/GROUP/NAME.yaml as a plain mapping."""
     from omegaconf import OmegaConf
 
+    return OmegaConf.to_container(OmegaConf.load(CHECKOUT / "configs" / group / f"{name}.yaml"), resolve=True)
+
+
+def load_data(name: str, root: str | None = None) -> Data:
+    """The data set of configs/dataset/NAME.yaml; ValueError names the choices for an unknown one."""
     import datasets
 
-    folder = CHECKOUT / "configs" / "dataset"
-    if not (folder / f"{name}.yaml").is_file():
-        raise ValueError(f"--dataset {name}: choose from {', '.join(sorted(p.stem for p in folder.glob('*.yaml')))}")
-    config: Any = OmegaConf.to_container(OmegaConf.load(folder / f"{name}.yaml"), resolve=True)
+    if name not in _options("dataset"):
+        raise ValueError(f"--dataset {name}: choose from {', '.join(_options('dataset'))}")
+    config = _settings("dataset", name)
     return datasets.build(config if root is None else config | {"root": root})
 
 
@@ -117,7 +126,8 @@ def sheet(
         raise ValueError(f"--samples is {samples}, expected at least 1")
     if seed < 0:
         raise ValueError(f"--seed is {seed}, expected at least 0")
-    built = [mixers.build(name, num_classes=data.num_classes, mean=data.mean, std=data.std) for name in names]
+    shared = {"num_classes": data.num_classes, "mean": data.mean, "std": data.std}
+    built = [mixers.build(_settings("mixer", name), **shared) for name in names]
     for mixer in built:
         _require_picture(mixer, network)
         mixer.check_shape(data.sample_shape)
@@ -161,22 +171,40 @@ def pairs(data: Data, count: int, seed: int) -> list[tuple[torch.Tensor, torch.T
 def mix_pair(
     mixer: Mixer, data: Data, inputs: torch.Tensor, labels: torch.Tensor, *, network: nn.Module | None, seed: int
 ) -> Panel:
-    """The first draw of ``mixer`` that mixes the pair with a share in SHARES (the last one, if there is none)."""
+    """The first draw of ``mixer`` that mixes the pair with a share in SHARES; else one among more samples, if any."""
     import torch
 
     shape = (-1, *[1] * (inputs.ndim - 2))
     mean, std = (torch.tensor(values).view(shape) for values in (data.mean, data.std))
-    normalised = (inputs - mean) / std
-    for step in range(TRIES):
-        mixed = _mix(mixer, normalised, labels, network, seed, step)
-        share = float(mixed.targets[0, labels[0]])
-        if SHARES[0] <= share <= SHARES[1] or (step > 20 and share == 1):  # a method that leaves labels alone
+    (more,) = itertools.islice(data.eval_set(torch.device("cpu")).batches(COMPANY), 1)
+    batches = [(inputs, labels)]
+    if hasattr(mixer, "mix_with"):
+        batches.append((torch.cat([inputs, more.inputs[2:]]), torch.cat([labels, more.labels[2:]])))
+    for pixels, classes in batches:
+        mixed, found = _first_good(mixer, (pixels - mean) / std, classes, network, seed)
+        if found:
             break
-    shares = [(data.class_names[int(c)], float(mixed.targets[0, c])) for c in labels]
+    kinds = list(dict.fromkeys([*labels.tolist(), *mixed.targets[0].argsort(descending=True)[:3].tolist()]))
+    shares = [(data.class_names[c], float(mixed.targets[0, c])) for c in kinds]
+    shares = [(name, share) for i, (name, share) in enumerate(shares) if share > 0 or i < 2]
     used = f"{mixed.name}\n" if mixed.name not in ("", mixer.name) else ""
     below = "\n".join(f"{_short(n)}: {s:.0%}" for n, s in shares)  # a line each: names can be long
-    pixels = mixed.inputs[0] * std + mean
-    return Panel(pixels, type(mixer).__name__, f"{used}λ {float(mixed.lam[0]):.2f}\n{below}")
+    return Panel(mixed.inputs[0] * std + mean, type(mixer).__name__, f"{used}λ {float(mixed.lam[0]):.2f}\n{below}")
+
+
+def _first_good(
+    mixer: Mixer, inputs: torch.Tensor, labels: torch.Tensor, network: nn.Module | None, seed: int
+) -> tuple[MixedBatch, bool]:
+    touched = False
+    for step in range(TRIES[hasattr(mixer, "mix_with")]):
+        mixed = _mix(mixer, inputs, labels, network, seed, step)
+        share = float(mixed.targets[0, labels[0]])
+        touched |= share < 1
+        if SHARES[0] <= share <= SHARES[1]:
+            return mixed, True
+        if step > 20 and not touched:  # a method that leaves labels alone
+            break
+    return mixed, False
 
 
 def _mix(

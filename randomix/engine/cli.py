@@ -5,9 +5,12 @@ Hydra is imported on use: a job that a launcher sends elsewhere needs this modul
 
 from __future__ import annotations
 
+import contextlib
 import functools
+import io
 import os
 import sys
+import textwrap
 import traceback
 from collections.abc import Callable
 from pathlib import Path
@@ -81,7 +84,18 @@ def _main(job: Job, root: Path, config_name: str, schema: type, previous: dict[i
     hydra_job = _HydraJob(job, schema, plan)
     if not hydra_job.in_process:
         restore_signals(previous)  # the launcher of the sweep ends its own workers
-    return _run(hydra_job, root, config_name)
+    if not args.help:
+        return _run(hydra_job, root, config_name)
+    with contextlib.redirect_stdout(io.StringIO()) as text, contextlib.suppress(SystemExit):  # Hydra's own, with 0
+        _run(hydra_job, root, config_name)
+    print(_wrapped(text.getvalue()), end="")
+    return OK
+
+
+def _wrapped(text: str) -> str:
+    """Help with its long lists of options broken into lines of at most 120 characters."""
+    breaks = {"width": 120, "subsequent_indent": "    ", "break_long_words": False, "break_on_hyphens": False}
+    return "".join((textwrap.fill(line, **breaks) if len(line) > 120 else line) + "\n" for line in text.splitlines())
 
 
 def read_command(

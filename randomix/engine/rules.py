@@ -181,7 +181,7 @@ RULES: dict[str, dict[str, Rule]] = {
         "label_lam": choice("drawn", "mask"),
         "taps": Rule(list[int], "of at least 0", lambda v: min(v, default=-1) >= 0),
         "hard": FLAG,
-        "gamma": optional(UNIT),
+        "gamma": optional(Rule(float, "of at least 0", lambda v: v >= 0)),
         "gamma_per": choice("layer", "first_layer"),
         "block_size": Rule(int, "that is odd and at least 1", lambda v: v >= 1 and v % 2 == 1),
         "length": at_least(1),

@@ -8,6 +8,7 @@ from collections.abc import Callable
 import numpy as np
 import torch
 from torch import Tensor
+from torchvision.transforms import v2
 
 from bench import authors
 from bench.loops import Setting
@@ -17,6 +18,7 @@ from randomix.mixers.base import BatchMixer
 from randomix.mixers.base_network import HiddenMixer, SaliencyMixer
 
 Operation = Callable[[int], object]
+TORCHVISION = {"mixup": "MixUp", "cutmix": "CutMix"}
 FEATURES = 64  # channels of the hidden features: those of the network's first stage at full width
 
 
@@ -27,7 +29,7 @@ def cases(setting: Setting) -> dict[str, Callable[[], None]]:
     shape = (setting.batch, 3, setting.size, setting.size)
     inputs = torch.randn(shape, device=device).contiguous(memory_format=torch.channels_last)
     targets = torch.eye(setting.classes, device=device)[torch.randint(setting.classes, (setting.batch,), device=device)]
-    nchw = inputs.contiguous()
+    nchw, labels = inputs.contiguous(), targets.argmax(1)
     found: dict[str, Operation] = {"copy of the batch": lambda _: inputs.clone()}
     for name in mixers.available():
         mixer = mixers.build(name, num_classes=setting.classes)
@@ -39,6 +41,9 @@ def cases(setting: Setting) -> dict[str, Callable[[], None]]:
             found |= _hidden(mixer, setting, targets)
         if name in authors.INPUTS:
             found[f"{name}, authors' form"] = lambda _, f=authors.INPUTS[name]: f(nchw)
+        if name in TORCHVISION:
+            theirs = getattr(v2, TORCHVISION[name])(num_classes=setting.classes)
+            found[f"{name}, torchvision"] = lambda _, f=theirs: f(nchw, labels)
     return {name: _repeat(operation, setting.steps) for name, operation in found.items()}
 
 
