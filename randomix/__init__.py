@@ -17,6 +17,7 @@ _EXPORTS = {
     "SaliencyMix": "randomix.mixers.saliencymix",
     "ManifoldMixup": "randomix.mixers.manifold_mixup",
     "PatchUp": "randomix.mixers.patchup",
+    "PuzzleMix": "randomix.mixers.puzzlemix",
     "CoMixup": "randomix.mixers.comixup",
     "RandoMix": "randomix.mixers.randomix",
     "MixedBatch": "randomix.types",

@@ -92,7 +92,7 @@ def tap_shapes(model: nn.Module, inputs: Tensor) -> list[tuple[int, ...]]:
             found.append((index, tuple(features.shape[1:])))
             return features
 
-        with evaluation_mode(module), torch.no_grad():
+        with evaluation_mode(module), torch.no_grad(), _no_autocast_cache():
             run_bare(module, inputs[:1], tap=record)
         if sorted(index for index, _ in found) != list(range(count)):
             raise ValueError(
@@ -101,6 +101,17 @@ def tap_shapes(model: nn.Module, inputs: Tensor) -> list[tuple[int, ...]]:
             )
         known[key] = [shape for _, shape in sorted(found)]
     return known[key]
+
+
+@contextmanager
+def _no_autocast_cache() -> Iterator[None]:
+    """Weights that are cast to half precision inside are not kept: some versions would train on without gradients."""
+    enabled = torch.is_autocast_cache_enabled()
+    torch.set_autocast_cache_enabled(False)
+    try:
+        yield
+    finally:
+        torch.set_autocast_cache_enabled(enabled)
 
 
 def zeros_like_samples(model: nn.Module, sample_shape: Sequence[int]) -> Tensor:

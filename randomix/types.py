@@ -52,3 +52,8 @@ class MixedForward:
     loss_weight: float = 1.0
     aux_loss: Tensor | None = None
     name: str = ""
+
+    def loss(self, criterion: Callable[[Tensor, Tensor], Tensor]) -> Tensor:
+        """What to train on, a scalar: loss_weight * criterion(logits, targets), and aux_loss where there is one."""
+        loss = criterion(self.logits, self.targets) * self.loss_weight
+        return loss if self.aux_loss is None else loss + self.aux_loss

@@ -58,6 +58,10 @@ LAYERS = {  # package: what it may import of ours
         "randomix.devices",
         "randomix.networks",
     },
+    "randomix.labelling": {"randomix.labelling_cuda"},
+    "randomix.labelling_cuda": {"randomix.labelling"},
+    "randomix.transport": {"randomix.devices", "randomix.masks"},
+    "randomix.saliency": {"randomix.devices"},
     "randomix.networks": {"randomix.types"},
     "models": {"models", "randomix.types", "randomix.errors"},
     "datasets": {

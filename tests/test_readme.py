@@ -14,6 +14,7 @@ ROOT = Path(__file__).resolve().parents[1]
 README = (ROOT / "README.md").read_text()
 BLOCKS = re.findall(r"```bash\n(.*?)```", README, re.DOTALL)
 COMMANDS = [shlex.split(line, comments=True) for block in BLOCKS for line in block.splitlines() if line.strip()]
+EXAMPLES = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
 SHORT = ["dataset.train_size=64", "model.width=4", "recipe.epochs=1", "recipe.batch_size=32", "trainer.threads=1"]
 FASHION_MNIST = Path("/usr/share/datasets/fashion-mnist")
 pytestmark = pytest.mark.slow
@@ -79,7 +80,7 @@ def test_the_library_example():
     import torch
     from torch import nn
 
-    (example,) = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+    example = EXAMPLES[0]
     code_lines = [line for line in example.splitlines() if line.strip()]
     assert len(code_lines) <= 8
     for shape in [(7, 3, 9), (7, 3, 8, 6), (7, 3, 4, 5, 6)]:
@@ -89,6 +90,21 @@ def test_the_library_example():
         exec(example, scope)
         assert torch.isfinite(scope["loss"])
         assert model[1].weight.grad is not None
+
+
+def test_the_example_with_a_network():
+    """As printed, with a network of torchvision; each method of it is drawn."""
+    import torch
+    from torchvision.models import resnet18
+
+    scope = {"model": resnet18(num_classes=10), "loader": [(torch.rand(6, 3, 32, 32), torch.arange(6))] * 12}
+    (example,) = EXAMPLES[1:]
+    used: set[str] = set()
+    exec(
+        example.replace("    loss.backward()", "    loss.backward()\n    used.add(mixed.name)"), scope | {"used": used}
+    )
+    assert used == {"cutmix", "manifold_mixup", "puzzlemix"}
+    assert scope["model"].conv1.weight.grad.isfinite().all()
 
 
 def test_links_lead_somewhere():

@@ -134,9 +134,7 @@ class Trainer:
         rng = self.rng.at(step) if part == 0 else self.rng.at(step).child(f"part{part}")
         with self.precision.autocast():
             forward = self.mixer.forward_mixed(self.network, inputs, labels, rng)
-        loss = self.criterion(forward.logits, forward.targets) * forward.loss_weight
-        if forward.aux_loss is not None:
-            loss = loss + forward.aux_loss
+        loss = forward.loss(self.criterion)
         self.scaler.scale(loss / self.recipe.accumulate).backward()
         self.meter.update(loss.detach(), forward.logits.detach(), forward.targets)
         self.progress.candidates[forward.name] += 1

@@ -51,11 +51,6 @@ def mixer_of(name):
     return build(name, num_classes=CLASSES)
 
 
-def loss_of(result):
-    loss = soft_cross_entropy(result.logits, result.targets) * result.loss_weight
-    return loss if result.aux_loss is None else loss + result.aux_loss
-
-
 @pytest.mark.parametrize(("name", "dims"), CASES)
 class TestWithNetworks:
     def test_a_step_leaves_gradients_and_nothing_else(self, name, dims):
@@ -73,7 +68,7 @@ class TestWithNetworks:
             assert inputs.grad is None
             assert not inputs.requires_grad
             assert all(part.training for part in model.modules())
-            loss_of(result).backward()
+            result.loss(soft_cross_entropy).backward()
             assert all(p.grad is not None and p.grad.isfinite().all() for p in model.parameters())
             changed |= not torch.equal(result.targets, nn.functional.one_hot(labels, CLASSES).float())
         assert changed or mixer.mode is MixedMode.NONE
@@ -87,7 +82,7 @@ class TestWithNetworks:
             assert result.logits.isfinite().all()
             assert result.targets.dtype == result.lam.dtype == torch.float32
             torch.testing.assert_close(result.targets.sum(1), torch.ones(COUNT))
-            loss_of(result).backward()
+            result.loss(soft_cross_entropy).backward()
 
     def test_compiled_as_uncompiled(self, name, dims):
         """The same logits and gradients; a graph for each place where it mixes, and none for a later step."""
@@ -103,7 +98,7 @@ class TestWithNetworks:
             results = [mixer_of(name).forward_mixed(m, inputs, labels, rng) for m in (plain, compiled)]
             for result, model in zip(results, (plain, inner), strict=True):
                 model.zero_grad()
-                loss_of(result).backward()
+                result.loss(soft_cross_entropy).backward()
             torch.testing.assert_close(results[0].logits, results[1].logits, atol=1e-5, rtol=1e-5)
             for p, q in zip(plain.parameters(), unwrap(compiled).parameters(), strict=True):
                 torch.testing.assert_close(p.grad, q.grad, atol=1e-5, rtol=1e-4)
@@ -133,5 +128,5 @@ def test_any_four_make_a_composite(names):
     for step in range(24):
         result = mixer.forward_mixed(model, inputs, labels, StepRng(0, step))
         used.add(result.name)
-        loss_of(result).backward()
+        result.loss(soft_cross_entropy).backward()
     assert used == set(names)
