@@ -6,6 +6,8 @@ the multiprocessor's cache; the exchange itself is that of ``labelling``, with m
 
 from __future__ import annotations
 
+import contextlib
+
 import torch
 import triton
 import triton.language as tl
@@ -31,11 +33,12 @@ def solve(unary: Tensor, down: Tensor, right: Tensor, rounds: int | None = None)
     right, down = right.float().permute(0, 2, 1).contiguous(), down.float().contiguous()
     found = torch.empty(count, height, width, dtype=torch.int32, device=unary.device)
     rounds = 6 * max(height, width) + 20 if rounds is None else rounds
-    _solve[(count,)](
-        rows, columns, torch.empty_like(rows), right, down, found, height, width, rounds, SHARE, 1.0 / (labels - 1),
-        LABELS=labels, PADDED=triton.next_power_of_2(labels), LANES=triton.next_power_of_2(max(height, width)),
-        num_warps=1, num_stages=1,
-    )  # fmt: skip
+    with torch.cuda.device(unary.device) if unary.is_cuda else contextlib.nullcontext():  # not the current one
+        _solve[(count,)](
+            rows, columns, torch.empty_like(rows), right, down, found, height, width, rounds, SHARE, 1.0 / (labels - 1),
+            LABELS=labels, PADDED=triton.next_power_of_2(labels), LANES=triton.next_power_of_2(max(height, width)),
+            num_warps=1, num_stages=1,
+        )  # fmt: skip
     return found.long()
 
 

@@ -16,8 +16,8 @@ from torch.nn.parallel import DistributedDataParallel
 
 from randomix.types import Tap
 
-# of a summed loss: keeps small input gradients in float16's range, and weight gradients below its top
-FP16_SCALE = 64.0
+FP16_SCALE = 64.0  # of a summed loss: keeps small input gradients in float16's range
+FP16_MEAN_SCALE = 1024.0  # of a mean loss, where weight gradients are taken too: those of a sum grow with the batch
 
 
 def unwrap(model: nn.Module) -> nn.Module:
@@ -205,17 +205,18 @@ def _refuse_compiled() -> None:
 
 
 class _WithGradients(torch.autograd.Function):
-    """A loss whose gradients with respect to ``tensors`` are already known."""
+    """A loss whose gradients with respect to the first ``count`` tensors are factor times the others."""
 
     @staticmethod
-    def forward(ctx: Any, loss: Tensor, count: int, *tensors: Tensor) -> Tensor:
+    def forward(ctx: Any, loss: Tensor, factor: float, count: int, *tensors: Tensor) -> Tensor:
         ctx.save_for_backward(*tensors[count:])
+        ctx.factor = factor
         return loss.clone()
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        gradients = ctx.saved_tensors
-        return (None, None, *(g * grad for g in gradients), *[None] * len(gradients))
+        gradients = torch._foreach_mul(list(ctx.saved_tensors), grad * ctx.factor)
+        return (None, None, None, *gradients, *[None] * len(gradients))
 
 
 def input_gradient(
@@ -231,18 +232,20 @@ def input_gradient(
     """
     module, leaf = unwrap(model), inputs.detach().requires_grad_()
     half = torch.float16 in (inputs.dtype, _autocast_dtype(inputs.device.type))
-    scale = FP16_SCALE if half else 1.0
     if clean_weight == 0:
-        with evaluation_mode(module):
-            loss = _summed_loss(module, leaf, targets)
-        (gradient,) = torch.autograd.grad(loss * scale, leaf)
+        scale = FP16_SCALE if half else 1.0
+        with evaluation_mode(module), torch.enable_grad():
+            (gradient,) = torch.autograd.grad(_summed_loss(module, leaf, targets) * scale, leaf)
         return gradient.float() / scale, None
+    scale = FP16_MEAN_SCALE / len(inputs) if half else 1.0
     weights = [p for p in module.parameters() if p.requires_grad]
-    loss = _summed_loss(module, leaf, targets)
-    gradient, *found = torch.autograd.grad(loss * scale, [leaf, *weights], allow_unused=True)
+    with torch.enable_grad():
+        loss = _summed_loss(module, leaf, targets)
+        gradient, *found = torch.autograd.grad(loss * scale, [leaf, *weights], allow_unused=True)
     factor = 2.0 * clean_weight / targets.shape[1] / len(inputs)
-    used = [(p, g * (factor / scale)) for p, g in zip(weights, found, strict=True) if g is not None]
-    clean = _WithGradients.apply(loss.detach() * factor, len(used), *(p for p, _ in used), *(g for _, g in used))
+    used = [(p, g) for p, g in zip(weights, found, strict=True) if g is not None]
+    tensors = (*(p for p, _ in used), *(g for _, g in used))
+    clean = _WithGradients.apply(loss.detach() * factor, factor / scale, len(used), *tensors)
     return gradient.float() / scale, clean
 
 

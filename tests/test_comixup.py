@@ -366,7 +366,7 @@ def test_mixer_hands_its_settings_on(monkeypatch):
         "part_size": 6, "beta": 0.5, "gamma": 0.7, "eta": 0.1, "tau": 0.5, "omega": 0.01, "n_iter": 2,
         "set_resolve": False, "penalty": "soft", "precedence": "code", "repair": False,
     }  # fmt: skip
-    mix(CoMixup(**settings, block_num=2, alpha=3.0), batch(8)[0])
+    mix(CoMixup(**settings, block_num=2, dirichlet_alpha=3.0), batch(8)[0])
     assert {key: taken[key] for key in settings} == settings
     dirichlet, labels = taken["draws"]
     torch.testing.assert_close(torch.stack([dirichlet[:6].sum(), dirichlet[6:].sum()]), torch.ones(2))
@@ -401,7 +401,7 @@ def test_sizes_are_refused_before_training():
         ({"part_size": 0}, "part_size must be an integer >= 1, got 0"),
         ({"n_iter": 2.5}, "n_iter must be an integer >= 1, got 2.5"),
         ({"block_num": 1}, "block_num must be an integer from 2 to 16, or None, got 1"),
-        ({"alpha": 0}, "alpha must be > 0"),
+        ({"dirichlet_alpha": 0}, "dirichlet_alpha must be > 0"),
         ({"omega": 2}, r"omega must be in \[0, 1\]"),
         ({"beta": -1}, "beta must be in"),
         ({"penalty": "firm"}, "penalty must be one of hard, soft"),

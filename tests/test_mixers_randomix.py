@@ -164,3 +164,16 @@ def test_lists_of_a_configuration_file_work():
     assert mixer.candidates[1].spectrum == "code"
     assert mixer.weights == [1.0, 2.0]
     assert isinstance(RandoMix(candidates=["baseline"]).candidates[0], Baseline)
+
+
+def test_alpha_is_that_of_beta_alone():
+    """Candidates with another law have another name for its parameter."""
+    mixer = RandoMix(candidates=["mixup", "comixup", "manifold_mixup"], alpha=0.3, num_classes=4)
+    assert [getattr(c, "alpha", None) for c in mixer.candidates] == [0.3, None, 0.3]
+    assert mixer.candidates[1].dirichlet_alpha == 2.0
+
+
+def test_a_candidate_that_is_never_drawn_asks_for_nothing():
+    drawn = RandoMix(candidates=["mixup", "puzzlemix"], weights=[1, 1], num_classes=4)
+    never = RandoMix(candidates=["mixup", "puzzlemix"], weights=[1, 0], num_classes=4)
+    assert (drawn.reads_statistics, never.reads_statistics) == (True, False)

@@ -393,3 +393,25 @@ def test_a_saliency_method_trains_on_the_sum_of_both_losses(compiled):
         torch.testing.assert_close(found.grad, expected.grad, rtol=1e-4, atol=1e-6)
     assert all(torch.equal(a, b) for a, b in zip(model.buffers(), reference.buffers(), strict=True))
     torch._dynamo.reset()
+
+
+@pytest.mark.parametrize("weight", [0.0, 1.0])
+def test_the_input_gradient_is_taken_where_gradients_are_switched_off(weight):
+    """For a picture of a mixed batch, say."""
+    model, (inputs, targets) = network(), batch()
+    expected, _ = networks.input_gradient(model, inputs, targets, weight)
+    with torch.no_grad():
+        found, _ = networks.input_gradient(model, inputs, targets, weight)
+    torch.testing.assert_close(found, expected)
+
+
+def test_the_scale_of_weight_gradients_does_not_grow_with_the_batch():
+    """In float16 they would leave its range; the result does not depend on the scale."""
+    inputs = torch.ones(4096, 4, 1, 1, dtype=torch.float16)
+    targets = F.one_hot(torch.zeros(4096, dtype=torch.long), 2).half()
+    model = nn.Sequential(nn.Flatten(), nn.Linear(4, 2)).half()
+    torch.nn.init.constant_(model[1].weight, 0.0)
+    torch.nn.init.zeros_(model[1].bias)
+    _, clean = networks.input_gradient(model, inputs, targets, 0.5)
+    clean.backward()
+    torch.testing.assert_close(model[1].weight.grad, torch.tensor([[-0.25] * 4, [0.25] * 4], dtype=torch.float16))

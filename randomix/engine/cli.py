@@ -86,10 +86,15 @@ def _main(job: Job, root: Path, config_name: str, schema: type, previous: dict[i
         restore_signals(previous)  # the launcher of the sweep ends its own workers
     if not args.help:
         return _run(hydra_job, root, config_name)
-    with contextlib.redirect_stdout(io.StringIO()) as text, contextlib.suppress(SystemExit):  # Hydra's own, with 0
-        _run(hydra_job, root, config_name)
-    print(_wrapped(text.getvalue()), end="")
-    return OK
+    text, code = io.StringIO(), OK
+    try:
+        with contextlib.redirect_stdout(text):
+            code = _run(hydra_job, root, config_name)
+    except SystemExit as done:  # Hydra's own way to end
+        code = done.code if isinstance(done.code, int) else OK
+    finally:
+        print(_wrapped(text.getvalue()), end="")
+    return code
 
 
 def _wrapped(text: str) -> str:

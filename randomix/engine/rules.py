@@ -171,6 +171,7 @@ RULES: dict[str, dict[str, Rule]] = {
         "name": TEXT,
         "label": optional(TEXT),
         "alpha": POSITIVE,
+        "dirichlet_alpha": POSITIVE,
         "prob": UNIT,
         "weights": optional(WEIGHTS),
         "granularity": choice("batch", "sample"),

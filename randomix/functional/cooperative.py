@@ -67,7 +67,7 @@ def comixup(
         )
         first = in_parts(init_labels.flatten(1), size)
         masks = partition.solve(problem, first, n_iter, set_resolve, repair)
-        return mix_cells(inputs, targets, masks.unflatten(2, init_labels.shape[1:]))
+    return mix_cells(inputs, targets, masks.unflatten(2, init_labels.shape[1:]))
 
 
 def comixup_objective(

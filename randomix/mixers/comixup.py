@@ -28,9 +28,9 @@ class CoMixup(SaliencyMixer):
     """Put each output together from the salient cells of about 2 or 3 inputs of its part of the batch.
 
     part_size: inputs mixed with one another. block_num: cells along each side of an output; None (or -1): drawn for
-    each batch from the numbers from 2 to 16 that divide the image. alpha: of Dirichlet(alpha, .., alpha), the shares
-    of the inputs that are hoped for, > 0. beta, gamma, eta, tau, omega, n_iter, set_resolve, penalty, precedence and
-    repair: see ``functional.comixup``. clean_weight, num_classes: see SaliencyMixer.
+    each batch from the numbers from 2 to 16 that divide the image. dirichlet_alpha: of Dirichlet(alpha, .., alpha), the
+    shares of the inputs that are hoped for, > 0. beta, gamma, eta, tau, omega, n_iter, set_resolve, penalty, precedence
+    and repair: see ``functional.comixup``. clean_weight, num_classes: see SaliencyMixer.
     """
 
     mode = MixedMode.BOTH
@@ -40,7 +40,7 @@ class CoMixup(SaliencyMixer):
         *,
         part_size: int = 20,
         block_num: int | None = 4,
-        alpha: float = 2.0,
+        dirichlet_alpha: float = 2.0,
         beta: float = 0.32,
         gamma: float = 1.0,
         eta: float = 0.05,
@@ -59,13 +59,14 @@ class CoMixup(SaliencyMixer):
         _require_count("n_iter", n_iter)
         if block_num not in (None, -1) and not (_is_integer(block_num) and 2 <= block_num <= MOST_BLOCKS):
             raise ValueError(f"block_num must be an integer from 2 to {MOST_BLOCKS}, or None, got {block_num!r}")
-        require_positive("alpha", alpha)
+        require_positive("dirichlet_alpha", dirichlet_alpha)
         for name, value in (("beta", beta), ("gamma", gamma), ("eta", eta), ("tau", tau)):
             require_within(name, value, 0, 1e3)
         require_within("omega", omega, 0, 1)
         require_choice("penalty", penalty, PENALTIES)
         require_choice("precedence", precedence, PRECEDENCES)
-        self.part_size, self.block_num, self.alpha = int(part_size), None if block_num == -1 else block_num, alpha
+        self.part_size, self.block_num = int(part_size), None if block_num == -1 else block_num
+        self.dirichlet_alpha = dirichlet_alpha
         self.beta, self.gamma, self.eta, self.tau, self.omega = beta, gamma, eta, tau, omega
         self.n_iter, self.set_resolve, self.repair = int(n_iter), bool(set_resolve), bool(repair)
         self.penalty, self.precedence = penalty, precedence
@@ -106,7 +107,7 @@ class CoMixup(SaliencyMixer):
             blocks = choices[int(rng.generator(self.name, shared=True).integers(len(choices)))]
         draws, count = rng.generator(self.name), len(inputs)
         sizes = [min(self.part_size, count - start) for start in range(0, count, self.part_size)]
-        shares = np.concatenate([draws.dirichlet(np.full(size, self.alpha)) for size in sizes])
+        shares = np.concatenate([draws.dirichlet(np.full(size, self.dirichlet_alpha)) for size in sizes])
         labels = [draws.integers(0, size, (size, blocks, blocks)) for size in sizes]
         return shares.astype(np.float32), np.concatenate(labels)
 

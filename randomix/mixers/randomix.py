@@ -70,7 +70,7 @@ class RandoMix(BatchMixer):
     @property
     def reads_statistics(self) -> bool:
         """Whether what a candidate does depends on the network's running statistics."""
-        return any(c.reads_statistics for c in self.candidates)
+        return any(c.reads_statistics for c, w in zip(self.candidates, self.weights, strict=True) if w > 0)
 
     def check_shape(self, sample_shape: Sequence[int]) -> None:
         """Raise ValueError if a candidate cannot mix samples (C, *S)."""

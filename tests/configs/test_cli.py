@@ -78,6 +78,12 @@ def test_help_names_groups_examples_and_tables(name: str) -> None:
     assert max(map(len, done.stdout.splitlines())) <= 120
 
 
+def test_help_for_a_wrong_option_is_an_error() -> None:
+    done = run(ROOT / "train.py", "--help", "mixer=nonsense")
+    assert done.returncode == 2
+    assert "nonsense" in done.stderr
+
+
 def test_the_configuration_can_be_shown(script: Path) -> None:
     done = run(script, "--cfg", "job", "mixer=cutmix")
     assert done.returncode == 0
