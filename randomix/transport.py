@@ -102,7 +102,7 @@ def _minima_by_doubling(hidden: Tensor, order: Tensor) -> Tensor:
     return later
 
 
-@functools.lru_cache(maxsize=16)
+@functools.lru_cache(maxsize=4)
 def _by_distance(grid: tuple[int, int], device: torch.device) -> tuple[Tensor, Tensor]:
     """For each cell (P) the places by distance, the first of equals first: numbers and distances, both (P + 1, P).
 

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 DEFAULT_MIXERS = ("mixup", "cutmix", "fmix", "resizemix")
 SHARES = (0.25, 0.75)  # of the first sample, for the picture: extreme draws show nothing
 TRIES = {False: 500, True: 40}  # draws for a picture, without and with a network
+ENDINGS = (".png", ".svg", ".pdf")
 COMPANY = 20  # samples in a batch for methods that mix more than two, where a pair alone gives no picture
 
 
@@ -48,6 +49,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     from randomix.errors import RunError
 
     try:
+        if options.out.suffix not in ENDINGS:
+            raise ValueError(f"--out {options.out}: the name must end in one of {', '.join(ENDINGS)}")
         data = load_data(options.dataset, options.root)
         network = load_network(options.network, data) if options.network is not None else None
         rows = sheet(data, options.mixers, samples=options.samples, seed=options.seed, network=network)
@@ -104,6 +107,8 @@ def load_network(folder: Path, data: Data) -> nn.Module:
     import models
     from randomix.engine import checkpoint
 
+    if folder.is_file():
+        folder = folder.parent.parent  # a checkpoint of the run
     found = sorted(folder.rglob("checkpoints/last.pt"), key=lambda p: ("baseline" not in str(p), str(p)))
     if not found:
         raise ValueError(f"--network {folder}: no finished run there; train one first: python train.py mixer=baseline")

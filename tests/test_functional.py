@@ -258,3 +258,21 @@ def test_sizes_that_disagree_are_named(call):
         call(inputs, targets[:6], perm)
     with pytest.raises(ValueError, match=r"floating.*uint8"):
         call((inputs * 50).to(torch.uint8), targets, perm)
+
+
+@pytest.mark.parametrize("targets", [torch.arange(4), torch.eye(4).long(), torch.rand(4)], ids=["labels", "int", "1-D"])
+def test_labels_in_the_place_of_targets_are_refused(targets):
+    """They would broadcast to blended class numbers."""
+    inputs, perm, saliency = torch.rand(4, 3, 8, 8), torch.tensor([1, 2, 3, 0]), torch.rand(4, 8, 8)
+    calls = [
+        lambda: functional.mixup(inputs, targets, perm, 0.5),
+        lambda: functional.manifold_mixup(inputs, targets, perm, 0.5),
+        lambda: functional.cutmix(inputs, targets, perm, (0, 0, 4, 4)),
+        lambda: functional.saliencymix(inputs, targets, perm, 0.5, (4, 4)),
+        lambda: functional.patchup(inputs, targets, perm, inputs[0] > 0.5, 0.5),
+        lambda: functional.puzzlemix(inputs, targets, perm, 0.5, saliency, 4),
+        lambda: functional.comixup(inputs, targets, saliency, torch.rand(4), torch.randint(4, (4, 4, 4))),
+    ]
+    for call in calls:
+        with pytest.raises(ValueError, match=r"targets must be floating \(N, K\), got .*; use .*one_hot"):
+            call()

@@ -288,6 +288,14 @@ def test_bad_settings_are_named_with_their_value(settings, message):
         mixer_of(**settings)
 
 
+def test_cells_that_move_are_whole_blocks_in_large_images():
+    """A grid of 56 or 112 cells a side would take seconds for a sample."""
+    assert [PuzzleMix()._cell((size, size)) for size in (8, 32, 64, 224)] == [4, 4, -1, -1]
+    assert PuzzleMix(t_size=2)._cell((224, 224)) == 2
+    with pytest.raises(ValueError, match=r"t_size 2 makes more than 64 cells a side .*use t_size -1"):
+        PuzzleMix(t_size=2).check_shape((3, 224, 224))
+
+
 def test_sizes_it_cannot_take_are_named_before_training():
     mixer_of().check_shape((3, 12, 20))
     with pytest.raises(ValueError, match=r"block_nums \[2, 4, 8, 16\] do not divide images of size \(15, 20\)"):

@@ -204,7 +204,7 @@ RULES: dict[str, dict[str, Rule]] = {
         "neigh_size": at_least(1),
         "transport": FLAG,
         "t_eps": POSITIVE,
-        "t_size": Rule(int, "of at least 1, or -1", lambda v: v >= 1 or v == -1),
+        "t_size": optional(Rule(int, "of at least 1, or -1", lambda v: v >= 1 or v == -1)),
         "adv_prob": UNIT,
         "adv_eps": Rule(float, "from 0 to 255", lambda v: 0 <= v <= 255),
     },

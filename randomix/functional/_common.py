@@ -13,8 +13,18 @@ def check(inputs: Tensor, targets: Tensor, perm: Tensor, name: str = "inputs") -
     """Raise ValueError unless inputs are floating (N, C, *S) with N targets and N partners."""
     if inputs.ndim < 3 or not inputs.is_floating_point():
         raise ValueError(f"{name} must be floating (N, C, *spatial), got {inputs.dtype} {tuple(inputs.shape)}")
+    check_targets(targets)
     if not len(inputs) == len(targets) == len(perm):
         raise ValueError(f"{name} has {len(inputs)} samples, targets has {len(targets)} and perm has {len(perm)}")
+
+
+def check_targets(targets: Tensor) -> None:
+    """Raise ValueError, with the way to convert, unless targets are floating (N, K)."""
+    if targets.ndim != 2 or not targets.is_floating_point():
+        raise ValueError(
+            f"targets must be floating (N, K), got {targets.dtype} {tuple(targets.shape)}; "
+            "use torch.nn.functional.one_hot(labels, K).float()"
+        )
 
 
 def blend(partner: Tensor, inputs: Tensor, weight: float | Tensor) -> Tensor:

@@ -10,6 +10,7 @@ from torch.nn import functional as F
 
 from randomix import masks as geometry
 from randomix import partition
+from randomix.functional._common import check_targets
 from randomix.types import MixedBatch
 
 MOST_BLOCKS = 16  # cells along a side where they are drawn (the authors' code)
@@ -188,6 +189,7 @@ def _check(
 ) -> None:
     if inputs.ndim != 4 or not inputs.is_floating_point():
         raise ValueError(f"inputs must be floating (N, C, H, W), got {inputs.dtype} {tuple(inputs.shape)}")
+    check_targets(targets)
     lengths = {"targets": targets, "saliency": saliency, "dirichlet": dirichlet, "init_labels": init_labels}
     wrong = [f"{name} has {len(value)}" for name, value in lengths.items() if len(value) != len(inputs)]
     if wrong:

@@ -18,7 +18,7 @@ _NOT_METHODS = frozenset({"base", "base_network"})
 
 def available() -> list[str]:
     """The registry names of all methods, sorted."""
-    return sorted(m.name for m in pkgutil.iter_modules(__path__) if m.name not in _NOT_METHODS)
+    return sorted(m.name for m in pkgutil.iter_modules(__path__) if m.name not in _NOT_METHODS and m.name[0] != "_")
 
 
 def get(name: str) -> type[Mixer]:
@@ -29,8 +29,12 @@ def get(name: str) -> type[Mixer]:
         raise ValueError(f"unknown mixer {name!r}; choose from {', '.join(available())}")
     module = importlib.import_module(f"{__name__}.{name}")
     classes = [c for c in vars(module).values() if isinstance(c, type) and c.__module__ == module.__name__]
-    (found,) = [c for c in classes if issubclass(c, Mixer)]  # one method a module
-    return found
+    found = [c for c in classes if issubclass(c, Mixer)]
+    if len(found) != 1:
+        raise ValueError(
+            f"{module.__name__} defines {len(found)} methods, expected one; helpers have names that begin with _"
+        )
+    return found[0]
 
 
 def build(config: str | Mapping[str, Any], *, num_classes: int | None = None, **shared: Any) -> Mixer:

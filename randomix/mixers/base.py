@@ -23,6 +23,8 @@ from randomix.masks import memory_order, restride
 from randomix.rng import StepRng, as_step_rng
 from randomix.types import MixedBatch, MixedForward, MixedMode
 
+Rng = StepRng | torch.Generator | int | None
+"""Where draws come from; None follows ``torch.manual_seed``. Training passes a StepRng: a function of its step."""
 GRANULARITIES = ("batch", "sample")
 
 
@@ -50,6 +52,25 @@ def require_tensor(name: str, value: object) -> None:
         kind, convert = type(value), "torch.from_numpy" if isinstance(value, np.ndarray) else "torch.as_tensor"
         full = kind.__qualname__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__qualname__}"
         raise TypeError(f"{name} must be a torch.Tensor, got {full}; use {convert}")
+
+
+def require_flag(name: str, value: object) -> None:
+    """Raise ValueError unless value is True or False."""
+    if not isinstance(value, bool | np.bool_):
+        raise ValueError(f"{name} must be True or False, got {value!r}")
+
+
+def require_batch(inputs: object, labels: object) -> None:
+    """Raise TypeError or ValueError, with the fix, unless inputs are floating (N, C, *S) with one label a sample."""
+    require_tensor("inputs", inputs)
+    require_tensor("labels", labels)
+    if not inputs.is_floating_point():
+        raise ValueError(f"inputs must be floating point, got {inputs.dtype}; convert with .float() / 255 first")
+    if inputs.ndim < 3 or len(inputs) != len(labels) or len(inputs) == 0:
+        raise ValueError(
+            f"inputs must be (N, C, *spatial) with one label a sample and N >= 1, got {tuple(inputs.shape)} "
+            f"and {tuple(labels.shape)}"
+        )
 
 
 def dense_targets(labels: Tensor, num_classes: int | None) -> Tensor:
@@ -151,9 +172,13 @@ class Mixer(ABC):
     def check_network(self, model: nn.Module, sample_shape: Sequence[int]) -> None:  # noqa: B027
         """Raise ValueError if ``model``, for samples (C, *S), lacks what it needs: to be called before training."""
 
+    def __call__(self, *arguments: object, **options: object) -> MixedBatch:
+        """Refuse: without the network there is no mixed batch (a BatchMixer makes one)."""
+        raise TypeError(f"{self.name} needs the network: use forward_mixed(model, inputs, labels, rng)")
+
     @abstractmethod
-    def forward_mixed(self, model: nn.Module, inputs: Tensor, labels: Tensor, rng: StepRng) -> MixedForward:
-        """Run ``model`` on the mixed inputs (N, C, *S); labels (N,) integers or (N, K) dense."""
+    def forward_mixed(self, model: nn.Module, inputs: Tensor, labels: Tensor, rng: Rng = None) -> MixedForward:
+        """Run ``model`` on the mixed inputs (N, C, *S); labels (N,) integers or (N, K) dense; rng: see Rng."""
 
 
 class BatchMixer(Mixer):
@@ -163,22 +188,12 @@ class BatchMixer(Mixer):
     def mix(self, inputs: Tensor, targets: Tensor, rng: StepRng) -> MixedBatch:
         """Mix inputs (N, C, *S) and dense targets (N, K); neither is modified."""
 
-    def __call__(
-        self, inputs: Tensor, labels: Tensor, rng: StepRng | torch.Generator | int | None = None
-    ) -> MixedBatch:
+    def __call__(self, inputs: Tensor, labels: Tensor, rng: Rng = None) -> MixedBatch:
         """Mix a batch in a loop of one's own; ``rng=None`` follows ``torch.manual_seed``.
 
         inputs: (N, C, *S) of any floating dtype on any device; labels: (N,) integers or (N, K) dense targets.
         """
-        require_tensor("inputs", inputs)
-        require_tensor("labels", labels)
-        if not inputs.is_floating_point():
-            raise ValueError(f"inputs must be floating point, got {inputs.dtype}; convert with .float() / 255 first")
-        if inputs.ndim < 3 or len(inputs) != len(labels):
-            raise ValueError(
-                f"inputs must be (N, C, *spatial) with one label a sample, got {tuple(inputs.shape)} "
-                f"and {tuple(labels.shape)}"
-            )
+        require_batch(inputs, labels)
         return named(self.mix(inputs, dense_targets(labels, self.num_classes), as_step_rng(rng)), self.name)
 
 
@@ -186,9 +201,10 @@ class InputMixer(BatchMixer):
     """A method that mixes inputs and targets before the network sees them: it implements only ``mix``."""
 
     @final
-    def forward_mixed(self, model: nn.Module, inputs: Tensor, labels: Tensor, rng: StepRng) -> MixedForward:
+    def forward_mixed(self, model: nn.Module, inputs: Tensor, labels: Tensor, rng: Rng = None) -> MixedForward:
         """Run ``model`` on the mixed inputs (N, C, *S); labels (N,) integers or (N, K) dense."""
-        mixed = self.mix(inputs, dense_targets(labels, self.num_classes), rng)
+        require_batch(inputs, labels)
+        mixed = self.mix(inputs, dense_targets(labels, self.num_classes), as_step_rng(rng))
         return MixedForward(model(mixed.inputs), mixed.targets, mixed.lam, name=mixed.name or self.name)
 
 

@@ -13,8 +13,8 @@ from torch import Tensor, nn
 
 from randomix import networks
 from randomix.devices import to_device
-from randomix.mixers.base import Mixer, dense_targets, named, require_within, unmixed
-from randomix.rng import StepRng
+from randomix.mixers.base import Mixer, Rng, dense_targets, named, require_batch, require_within, unmixed
+from randomix.rng import StepRng, as_step_rng
 from randomix.types import MixedBatch, MixedForward
 
 
@@ -75,8 +75,10 @@ class HiddenMixer(Mixer):
         """What it does to features of shape (N, *shapes[index]) at tap ``index``; shapes: (C, *S) at each tap."""
 
     @final
-    def forward_mixed(self, model: nn.Module, inputs: Tensor, labels: Tensor, rng: StepRng) -> MixedForward:
+    def forward_mixed(self, model: nn.Module, inputs: Tensor, labels: Tensor, rng: Rng = None) -> MixedForward:
         """Run ``model`` on inputs (N, C, *S), mixing at one of its taps; labels (N,) integers or (N, K) dense."""
+        require_batch(inputs, labels)
+        rng = as_step_rng(rng)
         targets, shared = dense_targets(labels, self.num_classes), rng.generator(self.name, shared=True)
         index, mixes = self.taps[shared.integers(len(self.taps))], shared.random() < self.prob
         if not mixes:
@@ -154,16 +156,18 @@ class SaliencyMixer(Mixer):
         """
 
     def mix_with(
-        self, model: nn.Module, inputs: Tensor, labels: Tensor, rng: StepRng
+        self, model: nn.Module, inputs: Tensor, labels: Tensor, rng: Rng = None
     ) -> tuple[MixedBatch, Tensor | None]:
         """The mixed batch and the clean loss (None for clean_weight 0); ``model`` is run on the clean batch only."""
+        require_batch(inputs, labels)
+        rng = as_step_rng(rng)
         targets = dense_targets(labels, self.num_classes)
         probe = self.probe(inputs, rng)
         gradient, clean = networks.input_gradient(model, probe, targets, self.clean_weight)
         return named(self.mix(inputs, targets, gradient, rng), self.name), clean
 
     @final
-    def forward_mixed(self, model: nn.Module, inputs: Tensor, labels: Tensor, rng: StepRng) -> MixedForward:
+    def forward_mixed(self, model: nn.Module, inputs: Tensor, labels: Tensor, rng: Rng = None) -> MixedForward:
         """Run ``model`` on the clean inputs (N, C, *S), then on the mixed ones; labels (N,) or (N, K)."""
         mixed, clean = self.mix_with(model, inputs, labels, rng)
         return MixedForward(model(mixed.inputs), mixed.targets, mixed.lam, aux_loss=clean, name=mixed.name)

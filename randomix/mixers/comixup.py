@@ -17,7 +17,7 @@ from torch import Tensor
 from randomix import functional
 from randomix.devices import to_device
 from randomix.functional.cooperative import MOST_BLOCKS, block_choices, check_blocks
-from randomix.mixers.base import require_choice, require_positive, require_within
+from randomix.mixers.base import require_choice, require_flag, require_positive, require_within
 from randomix.mixers.base_network import SaliencyMixer
 from randomix.partition import PENALTIES, PRECEDENCES
 from randomix.rng import StepRng
@@ -63,6 +63,8 @@ class CoMixup(SaliencyMixer):
         for name, value in (("beta", beta), ("gamma", gamma), ("eta", eta), ("tau", tau)):
             require_within(name, value, 0, 1e3)
         require_within("omega", omega, 0, 1)
+        require_flag("set_resolve", set_resolve)
+        require_flag("repair", repair)
         require_choice("penalty", penalty, PENALTIES)
         require_choice("precedence", precedence, PRECEDENCES)
         self.part_size, self.block_num = int(part_size), None if block_num == -1 else block_num

@@ -25,7 +25,7 @@ class Cutout(InputMixer):
 
     def __init__(self, *, length: int = 16, prob: float = 1.0, num_classes: int | None = None) -> None:
         super().__init__(num_classes=num_classes)
-        if not isinstance(length, int) or length < 1:
+        if not isinstance(length, int) or isinstance(length, bool) or length < 1:
             raise ValueError(f"length must be an integer >= 1, got {length!r}")
         require_within("prob", prob, 0, 1)
         self.length, self.prob = length, prob

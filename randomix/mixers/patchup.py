@@ -16,7 +16,7 @@ from torch import Tensor
 
 from randomix import functional
 from randomix.devices import to_device
-from randomix.mixers.base import require_choice, require_positive, require_within
+from randomix.mixers.base import require_choice, require_flag, require_positive, require_within
 from randomix.mixers.base_network import HiddenMix, HiddenMixer
 from randomix.types import MixedBatch, MixedMode
 
@@ -52,6 +52,7 @@ class PatchUp(HiddenMixer):
     ) -> None:
         super().__init__(taps=taps, prob=(0.7 if hard else 1.0) if prob is None else prob, num_classes=num_classes)
         gamma = (0.5 if hard else 0.75) if gamma is None else gamma
+        require_flag("hard", hard)
         require_positive("alpha", alpha)
         require_within("gamma", gamma, 0, 1)
         require_choice("gamma_per", gamma_per, GAMMA_PER)

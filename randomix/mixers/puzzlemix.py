@@ -16,12 +16,14 @@ from torch import Tensor
 
 from randomix import functional
 from randomix.devices import to_device
-from randomix.mixers.base import require_positive, require_within
+from randomix.mixers.base import require_flag, require_positive, require_within
 from randomix.mixers.base_network import SaliencyMixer
 from randomix.rng import StepRng
 from randomix.types import MixedBatch, MixedMode
 
 BLOCK_NUMS = (2, 4, 8, 16)
+MOST_CELLS = 64  # along a side, of those that move: a finer grid takes seconds and gigabytes
+CELL, MOST_PIXELS = 4, 32  # the authors' cells on images of 32 pixels; on larger ones they move whole blocks
 
 
 class PuzzleMix(SaliencyMixer):
@@ -29,7 +31,8 @@ class PuzzleMix(SaliencyMixer):
 
     alpha: of Beta(alpha, alpha), > 0. block_nums: blocks along each side, one of these for each batch, the same on all
     ranks; None: those of 2, 4, 8 and 16 that divide the images. n_labels, beta, gamma, eta, neigh_size: see
-    ``functional.puzzlemix_mask``; transport, t_eps, t_size: see ``functional.puzzlemix_transport``.
+    ``functional.puzzlemix_mask``; transport, t_eps, t_size: see ``functional.puzzlemix_transport``;
+    t_size None: 4 in images of up to 32 pixels a side, else whole blocks, as in the authors' commands.
     adv_prob: the chance of either side, own and partner, to be mixed with adversarial noise of up to adv_eps / 255.
     mean, std: a number for each channel, what the inputs were normalised with; None: they are pixels in [0, 1].
     clean_weight, num_classes: see SaliencyMixer.
@@ -49,7 +52,7 @@ class PuzzleMix(SaliencyMixer):
         neigh_size: int = 4,
         transport: bool = True,
         t_eps: float = 0.8,
-        t_size: int = 4,
+        t_size: int | None = None,
         clean_weight: float = 0.0,
         adv_prob: float = 0.0,
         adv_eps: float = 10.0,
@@ -60,6 +63,7 @@ class PuzzleMix(SaliencyMixer):
         super().__init__(clean_weight=clean_weight, num_classes=num_classes)
         require_positive("alpha", alpha)
         require_positive("t_eps", t_eps)
+        require_flag("transport", transport)
         for name, value, high in (
             ("beta", beta, 1e3),
             ("gamma", gamma, 1),
@@ -70,13 +74,13 @@ class PuzzleMix(SaliencyMixer):
         require_within("adv_eps", adv_eps, 0, 255)
         _require_integer("n_labels", n_labels, 2)
         _require_integer("neigh_size", neigh_size, 1)
-        if t_size != -1:
+        if t_size not in (None, -1):
             _require_integer("t_size", t_size, 1)
         if block_nums is not None and (len(block_nums) == 0 or not all(_is_integer(b) and b >= 1 for b in block_nums)):
             raise ValueError(f"block_nums must be a list of integers >= 1 or None, got {block_nums!r}")
         self.alpha, self.beta, self.gamma, self.eta = alpha, beta, gamma, eta
         self.block_nums = None if block_nums is None else tuple(int(b) for b in block_nums)
-        self.n_labels, self.neigh_size, self.t_size = int(n_labels), int(neigh_size), int(t_size)
+        self.n_labels, self.neigh_size, self.t_size = int(n_labels), int(neigh_size), t_size
         self.transport, self.t_eps, self.adv_prob, self.adv_eps = bool(transport), t_eps, adv_prob, adv_eps
         self.mean, self.std = (None if given is None else tuple(float(v) for v in given) for given in (mean, std))
         self.mode = MixedMode.MASK if n_labels == 2 else MixedMode.BOTH  # with 3, a block may show half of each
@@ -86,6 +90,11 @@ class PuzzleMix(SaliencyMixer):
         super().check_shape(sample_shape)
         channels, spatial = sample_shape[0], tuple(sample_shape[1:])
         self._choices(spatial)
+        if self.transport and self._cell(spatial) > 0 and max(spatial) > MOST_CELLS * self._cell(spatial):
+            raise ValueError(
+                f"t_size {self.t_size} makes more than {MOST_CELLS} cells a side of images of size {spatial}; "
+                "use t_size -1 (whole blocks), as the authors do there"
+            )
         for name, given in (("mean", self.mean), ("std", self.std)):
             if given is not None and len(given) != channels:
                 raise ValueError(f"{name} has {len(given)} entries for images of {channels} channels")
@@ -121,10 +130,16 @@ class PuzzleMix(SaliencyMixer):
             std=self.std,
             transport=self.transport,
             t_eps=self.t_eps,
-            t_size=self.t_size,
+            t_size=self._cell(tuple(inputs.shape[2:])),
             noise=noise,
             noise_on=noise_on,
         )
+
+    def _cell(self, spatial: tuple[int, ...]) -> int:
+        """Side of the cells that move in images of size (H, W): a grid of 112 x 112 cells would take seconds."""
+        if self.t_size is not None:
+            return self.t_size
+        return CELL if max(spatial) <= MOST_PIXELS else -1
 
     def _choices(self, spatial: tuple[int, ...]) -> tuple[int, ...]:
         """The numbers of blocks to draw from for images of size (H, W)."""

@@ -19,13 +19,15 @@ from randomix.mixers.base import (
     GRANULARITIES,
     BatchMixer,
     Mixer,
+    Rng,
     choose_rows,
     dense_targets,
     named,
+    require_batch,
     require_choice,
     require_positive,
 )
-from randomix.rng import StepRng
+from randomix.rng import StepRng, as_step_rng
 from randomix.types import MixedBatch, MixedForward, MixedMode
 
 Candidate = str | Mapping[str, Any] | Mixer
@@ -82,8 +84,10 @@ class RandoMix(BatchMixer):
         for candidate in self.candidates:
             candidate.check_network(model, sample_shape)
 
-    def forward_mixed(self, model: nn.Module, inputs: Tensor, labels: Tensor, rng: StepRng) -> MixedForward:
+    def forward_mixed(self, model: nn.Module, inputs: Tensor, labels: Tensor, rng: Rng = None) -> MixedForward:
         """Run the drawn candidate on inputs (N, C, *S); labels (N,) integers or (N, K) dense."""
+        require_batch(inputs, labels)
+        rng = as_step_rng(rng)
         if self.num_classes is not None:
             labels = dense_targets(labels, self.num_classes)
         if self.granularity == "batch":

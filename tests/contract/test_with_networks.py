@@ -8,6 +8,7 @@ from torch import nn
 
 from randomix.losses import soft_cross_entropy
 from randomix.mixers import available, build, get
+from randomix.mixers.base import BatchMixer
 from randomix.networks import unwrap
 from randomix.rng import StepRng
 from randomix.types import MixedMode
@@ -130,3 +131,39 @@ def test_any_four_make_a_composite(names):
         used.add(result.name)
         result.loss(soft_cross_entropy).backward()
     assert used == set(names)
+
+
+@pytest.mark.parametrize("name", available())
+def test_misuse_is_named_whatever_the_method_needs(name):
+    model, (inputs, labels), mixer = Tapped(2), batch(2), mixer_of(name)
+    with pytest.raises(TypeError, match=r"inputs must be a torch.Tensor, got numpy.ndarray; use torch.from_numpy"):
+        mixer.forward_mixed(model, inputs.numpy(), labels, 0)
+    with pytest.raises(ValueError, match=r"inputs must be floating point, got torch.uint8"):
+        mixer.forward_mixed(model, (inputs * 255).byte(), labels, 0)
+    with pytest.raises(ValueError, match=r"one label a sample and N >= 1, got \(6, 3, 16, 8\) and \(5,\)"):
+        mixer.forward_mixed(model, inputs, labels[:5], 0)
+    with pytest.raises(ValueError, match=r"N >= 1, got \(0, 3, 16, 8\) and \(0,\)"):
+        mixer.forward_mixed(model, inputs[:0], labels[:0], 0)
+    with pytest.raises(TypeError, match=r"rng must be a StepRng, .*, got str"):
+        mixer.forward_mixed(model, inputs, labels, "0")
+
+
+@pytest.mark.parametrize("name", available())
+def test_draws_come_from_what_the_caller_has(name):
+    model, (inputs, labels), mixer = Tapped(2).eval(), batch(2), mixer_of(name)  # statistics that stay
+    by_seed = mixer.forward_mixed(model, inputs, labels, 3)
+    assert torch.equal(by_seed.targets, mixer.forward_mixed(model, inputs, labels, StepRng(3)).targets)
+    torch.manual_seed(5)
+    by_default = mixer.forward_mixed(model, inputs, labels)
+    torch.manual_seed(5)
+    assert torch.equal(by_default.targets, mixer.forward_mixed(model, inputs, labels, None).targets)
+
+
+@pytest.mark.parametrize("name", available())
+def test_a_method_that_needs_the_network_says_so(name):
+    mixer, (inputs, labels) = mixer_of(name), batch(2)
+    if isinstance(mixer, BatchMixer):
+        assert mixer(inputs, labels, 0).inputs.shape == inputs.shape
+    else:
+        with pytest.raises(TypeError, match=f"{name} needs the network: use forward_mixed"):
+            mixer(inputs, labels, 0)

@@ -43,6 +43,10 @@ def test_signals_and_colours_are_drawn(tmp_path: Path) -> None:
     (["--dataset", "none"], "--dataset none: choose from "),
     (["--samples", "0"], "--samples is 0, expected at least 1"),
     (["--seed", "-1"], "--seed is -1, expected at least 0"),
+    (["--out", "x.gif"], "--out x.gif: the name must end in one of .png, .svg, .pdf"),
+    (["--network", "/nowhere"], "--network /nowhere: no finished run there"),
+    (["--mixers", "puzzlemix"], "--mixers puzzlemix: mixes by a network's gradient; give one with --network"),
+    (["--mixers", "patchup"], "--mixers patchup: mixes inside the network, there is no picture of it"),
     (["--out", "/dev/null/x.png"], "cannot write /dev/null/x.png"),
 ])  # fmt: skip
 def test_wrong_arguments_give_one_line(capsys, arguments: list[str], line: str) -> None:
