@@ -276,3 +276,22 @@ def test_labels_in_the_place_of_targets_are_refused(targets):
     for call in calls:
         with pytest.raises(ValueError, match=r"targets must be floating \(N, K\), got .*; use .*one_hot"):
             call()
+
+
+@pytest.mark.parametrize("lam", [-0.1, 1.5, float("nan")])
+def test_shares_outside_of_0_to_1_are_refused(lam):
+    inputs, targets, perm = torch.rand(4, 3, 8, 8), torch.eye(4), torch.tensor([1, 2, 3, 0])
+    calls = [
+        lambda: functional.mixup(inputs, targets, perm, lam),
+        lambda: functional.manifold_mixup(inputs, targets, perm, lam),
+        lambda: functional.fmix(inputs, targets, perm, inputs[0, 0] > 0.5, lam),
+        lambda: functional.cutmix_box((8, 8), lam, (4, 4)),
+        lambda: functional.saliencymix(inputs, targets, perm, lam, (4, 4)),
+        lambda: functional.patchup(inputs, targets, perm, inputs[0] > 0.5, lam),
+        lambda: functional.puzzlemix(inputs, targets, perm, lam, torch.rand(4, 8, 8), 4),
+    ]
+    for call in calls:
+        with pytest.raises(ValueError, match=r"lam must be in \[0, 1\], got "):
+            call()
+    with pytest.raises(ValueError, match=r"gamma must be in \[0, 1\]"):
+        functional.patchup_gamma(lam, (8, 8), 3)

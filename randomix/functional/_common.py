@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -25,6 +26,16 @@ def check_targets(targets: Tensor) -> None:
             f"targets must be floating (N, K), got {targets.dtype} {tuple(targets.shape)}; "
             "use torch.nn.functional.one_hot(labels, K).float()"
         )
+
+
+def check_share(name: str, value: float | np.ndarray | Tensor) -> None:
+    """Raise ValueError unless numbers on the host are in [0, 1]; to look at a tensor might wait for its device."""
+    if isinstance(value, float):
+        inside = 0 <= value <= 1
+    else:
+        inside = isinstance(value, Tensor) or bool(np.all((np.asarray(value) >= 0) & (np.asarray(value) <= 1)))
+    if not inside:
+        raise ValueError(f"{name} must be in [0, 1], got {value}")
 
 
 def blend(partner: Tensor, inputs: Tensor, weight: float | Tensor) -> Tensor:
@@ -55,6 +66,7 @@ def pair_batch(mixed: Tensor, inputs: Tensor, targets: Tensor, perm: Tensor, lam
 
 def mix_targets(targets: Tensor, perm: Tensor, lam: float | Tensor) -> tuple[Tensor, Tensor]:
     """Targets (N, K) float32, lam * y + (1 - lam) * y[perm], and lam as (N,) float32; lam is a number or (N,)."""
+    check_share("lam", lam)
     targets, count = targets.float(), len(targets)
     partner = targets.index_select(0, perm)
     if not isinstance(lam, Tensor):

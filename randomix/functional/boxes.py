@@ -10,7 +10,7 @@ from torch import Tensor
 
 from randomix import masks
 from randomix.devices import to_device
-from randomix.functional._common import blend_masked, check, pair_batch
+from randomix.functional._common import blend_masked, check, check_share, pair_batch
 from randomix.masks import Box, Spatial
 from randomix.types import MixedBatch
 
@@ -25,6 +25,7 @@ def cutmix_box(
     Source: Yun et al., CutMix (ICCV 2019), equation 2 and the authors' ``rand_bbox``; the exponent 1 / d is the square
     root of the paper in 2-D and the plain share in 1-D, where the root would cut far too much and theirs nothing.
     """
+    check_share("lam", lam)
     centers, sizes = masks.per_axis(center), masks.cut_sizes(spatial, masks.as_number(lam))
     low = [masks.clip(c - size // 2, end) for c, size, end in zip(centers, sizes, spatial, strict=True)]
     high = [masks.clip(c + size // 2, end) for c, size, end in zip(centers, sizes, spatial, strict=True)]

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from randomix import masks
-from randomix.functional._common import blend_onto, check, mix_targets
+from randomix.functional._common import blend_onto, check, check_share, mix_targets
 
 _HALF = (torch.float16, torch.bfloat16)
 
@@ -41,6 +41,7 @@ def patchup_gamma(gamma: float, spatial: Sequence[int], block_size: int) -> floa
     Source: Faramarzi et al., PatchUp (AAAI 2022), after Ghiasi et al., DropBlock (NeurIPS 2018), equation 1.
     """
     _check_block(block_size)
+    check_share("gamma", gamma)
     if min(spatial) < block_size:
         raise ValueError(
             f"block_size is {block_size}, but the features have size {tuple(spatial)}; "

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from randomix import labelling
 from randomix.devices import to_device
-from randomix.functional._common import blend_masked, check, pair_batch
+from randomix.functional._common import blend_masked, check, check_share, pair_batch
 from randomix.masks import Spatial, take_rows
 from randomix.transport import move_cells, spread, transport_plan
 from randomix.types import MixedBatch
@@ -115,6 +115,8 @@ def puzzlemix_costs(
     the first differs from image b of the second along the border (1: the sample itself, 0: its partner).
     """
     _check_images(images, saliency)
+    check_share("lam", lam)
+    check_share("gamma", gamma)
     if n_labels < 2:
         raise ValueError(f"n_labels must be >= 2, got {n_labels}")
     shares = _shares(saliency, _block(saliency.shape[1:], block_num))
