@@ -40,7 +40,7 @@ def solve_grid(unary: Tensor, down: Tensor, right: Tensor, rounds: int | None = 
     """
     _, height, width, count = unary.shape
     if unary.is_cuda and (kernel := _kernel(unary.device)) is not None and kernel.fits(unary):
-        return kernel.solve(unary, down, right, rounds)
+        return kernel.solve(unary, down, right, SHARE, rounds)
     ranks = torch.arange(count, dtype=torch.float32, device=unary.device) / max(count - 1, 1)
     # samples innermost: one operation moves all chains of a direction by one cell, over contiguous memory
     costs = unary.float().permute(1, 2, 3, 0).contiguous()
@@ -74,7 +74,7 @@ def _kernel(device: torch.device) -> ModuleType | None:
     try:
         from randomix import labelling_cuda
 
-        found = labelling_cuda.solve(*(part.to(device) for part in problem)).cpu()
+        found = labelling_cuda.solve(*(part.to(device) for part in problem), SHARE).cpu()
         good = bool(((found >= 0) & (found < 3)).all())
         if not good or (energy(found, *problem) > 1.01 * energy(solve_grid(*problem), *problem)).any():
             raise RuntimeError("its labels are not the best ones")

@@ -13,8 +13,6 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from randomix.labelling import SHARE
-
 MOST_CELLS = 64  # along a side
 MOST_LABELS = 8
 
@@ -25,8 +23,11 @@ def fits(unary: Tensor) -> bool:
     return max(height, width) <= MOST_CELLS and 2 <= labels <= MOST_LABELS
 
 
-def solve(unary: Tensor, down: Tensor, right: Tensor, rounds: int | None = None) -> Tensor:
-    """Labels (N, H, W) int64, see ``labelling.solve_grid``; rounds None: 20 and 6 for each cell of the longer side."""
+def solve(unary: Tensor, down: Tensor, right: Tensor, share: float, rounds: int | None = None) -> Tensor:
+    """Labels (N, H, W) int64, see ``labelling.solve_grid``; share: of a min-marginal, that is handed over.
+
+    rounds None: 20 and 6 for each cell of the longer side.
+    """
     count, height, width, labels = unary.shape
     half = unary.float() / 2
     rows, columns = half.permute(0, 2, 3, 1).contiguous(), half.permute(0, 1, 3, 2).contiguous()
@@ -35,7 +36,7 @@ def solve(unary: Tensor, down: Tensor, right: Tensor, rounds: int | None = None)
     rounds = 6 * max(height, width) + 20 if rounds is None else rounds
     with torch.cuda.device(unary.device) if unary.is_cuda else contextlib.nullcontext():  # not the current one
         _solve[(count,)](
-            rows, columns, torch.empty_like(rows), right, down, found, height, width, rounds, SHARE, 1.0 / (labels - 1),
+            rows, columns, torch.empty_like(rows), right, down, found, height, width, rounds, share, 1.0 / (labels - 1),
             LABELS=labels, PADDED=triton.next_power_of_2(labels), LANES=triton.next_power_of_2(max(height, width)),
             num_warps=1, num_stages=1,
         )  # fmt: skip

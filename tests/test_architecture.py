@@ -59,7 +59,7 @@ LAYERS = {  # package: what it may import of ours
         "randomix.networks",
     },
     "randomix.labelling": {"randomix.labelling_cuda"},
-    "randomix.labelling_cuda": {"randomix.labelling"},
+    "randomix.labelling_cuda": set(),
     "randomix.transport": {"randomix.devices", "randomix.masks"},
     "randomix.saliency": {"randomix.devices"},
     "randomix.networks": {"randomix.types"},

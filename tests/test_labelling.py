@@ -174,7 +174,7 @@ def plain(unary, down, right, rounds):
 
 for height, width, labels in ((3, 2, 3), (2, 3, 2)):
     parts = [part.float() for part in problem(height, width, labels, count=2)]
-    found = labelling_cuda.solve(*parts, rounds=2)
+    found = labelling_cuda.solve(*parts, labelling.SHARE, rounds=2)
     assert torch.equal(found, plain(*parts, 2)), (height, width, labels)
 print("equal")
 """
