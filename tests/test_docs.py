@@ -33,6 +33,16 @@ def test_a_small_measurement_has_the_same_keys(monkeypatch, tmp_path):
     assert measure_quirks.main(["--draws", "3"]) == 2
 
 
+def test_the_tables_of_the_methods_are_those_of_the_records():
+    from scripts import methods_table
+
+    page = (ROOT / "docs/methods.md").read_text()
+    assert methods_table.fill(page) == page
+    for method in methods_table.COMPARED:
+        assert f"| `{method}` |" in page
+    assert page.count("|---") == 4
+
+
 @pytest.mark.parametrize("page", sorted(p.name for p in (ROOT / "docs").glob("*.md")))
 def test_links_lead_somewhere(page):
     for target in re.findall(r"\]\(([^)#]+)\)", (ROOT / "docs" / page).read_text()):
