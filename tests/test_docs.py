@@ -40,7 +40,6 @@ def test_the_tables_of_the_methods_are_those_of_the_records():
     assert methods_table.fill(page) == page
     for method in methods_table.COMPARED:
         assert f"| `{method}` |" in page
-    assert page.count("|---") == 4
 
 
 @pytest.mark.parametrize("page", sorted(p.name for p in (ROOT / "docs").glob("*.md")))
