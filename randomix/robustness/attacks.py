@@ -20,9 +20,9 @@ from randomix.robustness.counter import hash64, unit_interval
 
 
 class Attacked(NamedTuple):
-    """inputs: the moved pixels (N, C, *S). zeros: (N,) int64, how many entries of the first gradient were exactly 0.
+    """inputs: the moved pixels (N, C, *S). zeros: (N,) int64, how many entries of the first gradient move nothing.
 
-    A gradient without entries other than 0 moves nothing: such a sample looks robust and was not attacked.
+    Those are 0 or not finite. A sample that has no others looks robust and was not attacked.
     """
 
     inputs: Tensor
@@ -83,6 +83,7 @@ def attack(
     """
     step = eps if step_size is None else step_size
     _check(eps, steps, step)
+    _check_pixels(inputs, labels, indices)
     moved, zeros = inputs.detach(), None
     low, high = (moved - eps).clamp_(min=0), (moved + eps).clamp_(max=1)
     if random_start:
@@ -93,8 +94,9 @@ def attack(
             leaf = moved.detach().requires_grad_()
             loss = F.cross_entropy(network(leaf).float(), labels, reduction="sum")  # a mean would shrink with the batch
             (gradient,) = torch.autograd.grad(loss, leaf)
-            zeros = (gradient == 0).flatten(1).sum(1) if zeros is None else zeros
-            moved = torch.clamp(moved + step * gradient.sign(), low, high)
+            useless = (gradient == 0) | ~gradient.isfinite()
+            zeros = useless.flatten(1).sum(1) if zeros is None else zeros
+            moved = torch.clamp(moved + step * gradient.sign().masked_fill_(useless, 0), low, high)
     return Attacked(moved, zeros)
 
 
@@ -115,14 +117,34 @@ def _check(eps: float, steps: int, step_size: float) -> None:
         raise ValueError(f"steps is {steps}, expected a number >= 1")
 
 
+def _check_pixels(inputs: Tensor, labels: Tensor, indices: Tensor | None) -> None:
+    """Looks at the pixels, and so waits for their device: normalised ones would be moved by far more than eps."""
+    if not inputs.is_floating_point():
+        raise ValueError(f"inputs must be floating pixels in [0, 1], got {inputs.dtype}; convert with .float() / 255")
+    if not len(inputs) == len(labels) == len(inputs if indices is None else indices):
+        raise ValueError(
+            f"inputs has {len(inputs)} samples, labels has {len(labels)}"
+            + ("" if indices is None else f" and indices has {len(indices)}")
+        )
+    if len(inputs) and not bool(((inputs >= -1e-6) & (inputs <= 1 + 1e-6)).all()):
+        raise ValueError(
+            f"inputs must be pixels in [0, 1], found {float(inputs.min()):g} to {float(inputs.max()):g}; "
+            "normalise inside the model: PixelNetwork(network, normalise)"
+        )
+
+
 @contextmanager
 def _exact_float32(device_type: str) -> Iterator[None]:
     """No autocast and no TF32 inside; what was set before again afterwards."""
-    convolutions, products = torch.backends.cudnn, torch.backends.cuda.matmul
-    before = convolutions.allow_tf32, products.allow_tf32
-    convolutions.allow_tf32 = products.allow_tf32 = False
+    convolutions, products, setting, off = torch.backends.cudnn, torch.backends.cuda.matmul, "allow_tf32", False
+    if hasattr(products, "fp32_precision"):  # newer versions refuse to mix the two ways to say it
+        convolutions, setting, off = torch.backends.cudnn.conv, "fp32_precision", "ieee"
+    before = getattr(convolutions, setting), getattr(products, setting)
+    setattr(convolutions, setting, off)
+    setattr(products, setting, off)
     try:
         with torch.autocast(device_type, enabled=False):
             yield
     finally:
-        convolutions.allow_tf32, products.allow_tf32 = before
+        setattr(convolutions, setting, before[0])
+        setattr(products, setting, before[1])

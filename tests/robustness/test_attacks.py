@@ -1,5 +1,9 @@
 """FGSM and PGD: closed form on a linear network, other implementations, and what an attack must leave alone."""
 
+import subprocess
+import sys
+from pathlib import Path
+
 import pytest
 import torch
 from torch import nn
@@ -14,6 +18,7 @@ from randomix.robustness.attacks import Attacked, PixelNetwork, attack, fgsm
 from randomix.robustness.counter import hash64
 from randomix.robustness.evaluators import run_evaluators
 
+ROOT = Path(__file__).resolve().parents[2]
 CPU = torch.device("cpu")
 MEAN, STD = (0.5, 0.4, 0.45), (0.2, 0.3, 0.25)
 EPS = 8 / 255
@@ -176,16 +181,24 @@ def test_modes_statistics_and_gradients_are_left_alone():
 def test_tf32_is_off_inside_and_as_before_outside():
     eval_set = make_eval_set()
     batch, network = whole(eval_set), make_network()
-    convolutions, products = torch.backends.cudnn, torch.backends.cuda.matmul
-    before, seen = (convolutions.allow_tf32, products.allow_tf32), []
-    network[0].register_forward_hook(lambda *_: seen.append((convolutions.allow_tf32, products.allow_tf32)))
+    old, new = torch.backends.cudnn, torch.backends.cudnn.conv
+    products, seen = torch.backends.cuda.matmul, []
+    named = hasattr(products, "fp32_precision")
+
+    def exact(*_):
+        both = (new.fp32_precision, products.fp32_precision) if named else (old.allow_tf32, products.allow_tf32)
+        seen.append(both in (("ieee", "ieee"), (False, False)))
+
+    before = old.allow_tf32, products.allow_tf32
+    network[0].register_forward_hook(exact)
     try:
-        convolutions.allow_tf32, products.allow_tf32 = True, True
+        old.allow_tf32, products.allow_tf32 = True, True
+        exact()
         fgsm(PixelNetwork(network, eval_set.normalise), batch.inputs, batch.labels, EPS)
-        assert seen == [(False, False)]
-        assert (convolutions.allow_tf32, products.allow_tf32) == (True, True)
+        assert seen == [False, True]
+        assert (old.allow_tf32, products.allow_tf32) == (True, True)
     finally:
-        convolutions.allow_tf32, products.allow_tf32 = before
+        old.allow_tf32, products.allow_tf32 = before
 
 
 def test_the_bare_network_is_attacked(tmp_path):
@@ -351,3 +364,57 @@ def test_the_evaluation_itself_may_run_in_lower_precision():
     run_evaluators(network, eval_set, names=["fgsm"], **options)
     assert seen == [torch.float32, torch.bfloat16]
     assert evaluate(network, eval_set, batch_size=50).total == 50
+
+
+def test_gradients_that_are_not_finite_are_counted_as_those_that_move_nothing():
+    """sign(NaN) is 0: such a sample would pass for a robust one."""
+
+    class Root(nn.Module):
+        def forward(self, pixels):
+            total = pixels.sum((1, 2, 3))
+            return torch.stack([total.sqrt(), -total], 1)
+
+    pixels = torch.zeros(2, 1, 2, 2)
+    pixels[1] = 0.5
+    found = attack(Root(), pixels, torch.tensor([0, 0]), 0.1)
+    assert found.zeros.tolist() == [4, 0]
+    assert torch.equal(found.inputs[0], pixels[0])
+    assert found.inputs.isfinite().all()
+
+
+@pytest.mark.parametrize("before", ["none", "new", "medium"])
+def test_precision_settings_are_as_before_whatever_way_they_were_made(before):
+    """In a process of its own: the settings last."""
+    code = f"""
+import torch
+from torch import nn
+from randomix.robustness.attacks import fgsm
+products = torch.backends.cuda.matmul
+if {before!r} == "new" and hasattr(products, "fp32_precision"):
+    products.fp32_precision = "tf32"
+    torch.backends.cudnn.conv.fp32_precision = "ieee"
+if {before!r} == "medium":
+    torch.set_float32_matmul_precision("medium")
+def read():
+    found = [] if {before!r} == "new" else [torch.get_float32_matmul_precision()]
+    if hasattr(products, "fp32_precision"):
+        found += [products.fp32_precision, torch.backends.cudnn.conv.fp32_precision]
+    return found
+old = read()
+fgsm(nn.Sequential(nn.Flatten(), nn.Linear(4, 3)), torch.rand(2, 1, 2, 2), torch.tensor([0, 1]), 0.1)
+assert read() == old, (old, read())
+print("same")
+"""
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    assert done.stdout.strip() == "same", done.stderr
+
+
+def test_what_is_not_pixels_is_refused():
+    model = nn.Sequential(nn.Flatten(), nn.Linear(4, 3))
+    pixels, labels = torch.rand(2, 1, 2, 2), torch.tensor([0, 1])
+    with pytest.raises(ValueError, match=r"inputs must be pixels in \[0, 1\], found .*PixelNetwork"):
+        fgsm(model, (pixels - 0.5) / 0.1, labels, 8 / 255)
+    with pytest.raises(ValueError, match=r"got torch.uint8; convert with .float\(\) / 255"):
+        fgsm(model, (pixels * 255).byte(), labels, 8 / 255)
+    with pytest.raises(ValueError, match="inputs has 2 samples, labels has 2 and indices has 1"):
+        fgsm(model, pixels, labels, 8 / 255, random_start=True, indices=torch.tensor([0]))
