@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager, nullcontext
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -10,6 +12,13 @@ from torch import Tensor
 def host_tensor(array: np.ndarray) -> Tensor:
     """A tensor that shares the memory of a C-ordered writable array; others are copied."""
     return torch.from_numpy(np.require(array, requirements=["C", "W"]))  # torch shares only what can be written
+
+
+def no_autocast(device: torch.device) -> AbstractContextManager[object]:
+    """A context without autocast, also on devices that know none."""
+    if not torch.amp.is_autocast_available(device.type):
+        return nullcontext()
+    return torch.autocast(device.type, enabled=False)
 
 
 def to_device(array: np.ndarray | Tensor, device: torch.device) -> Tensor:

@@ -134,9 +134,11 @@ class Hooked(nn.Module):
                 "hooked() takes the bare network: torch.compile ignores hooks, and with them the mixing; "
                 "DistributedDataParallel goes around its result"
             )
+        if isinstance(names, str) or not isinstance(names, Sequence):
+            raise ValueError(f"names must be a list of submodules, such as ['layer1'], got {names!r}")
         parts = dict(model.named_modules())
         missing = [name for name in names if name not in parts or not name]
-        if isinstance(names, str) or not names or missing:
+        if not names or missing or len(set(names)) < len(names):
             raise ValueError(
                 f"names has {missing or names!r}, expected submodules of {type(model).__name__}: "
                 f"{', '.join(name for name in parts if name)}"
@@ -152,9 +154,14 @@ class Hooked(nn.Module):
         _refuse_compiled()
         if tap is None:
             return self.network(inputs)
-        runs = [0] * len(self.names)
+        runs, graded = [0] * len(self.names), torch.is_grad_enabled()
 
         def replace(position: int, _module: nn.Module, _arguments: Any, output: Any) -> Tensor:
+            if graded and not torch.is_grad_enabled():
+                raise RuntimeError(
+                    f"the submodule {self.names[position]} runs without gradients, as below a reentrant checkpoint, "
+                    "which would compute it again without its tap; tap a submodule outside of the checkpoint"
+                )
             if not isinstance(output, Tensor):
                 kind = type(output).__name__
                 raise TypeError(f"the submodule {self.names[position]} returns {kind}, expected one tensor")
@@ -254,4 +261,5 @@ def _summed_loss(module: nn.Module, inputs: Tensor, targets: Tensor) -> Tensor:
 
 
 def _autocast_dtype(device_type: str) -> torch.dtype | None:
-    return torch.get_autocast_dtype(device_type) if torch.is_autocast_enabled(device_type) else None
+    known = torch.amp.is_autocast_available(device_type)
+    return torch.get_autocast_dtype(device_type) if known and torch.is_autocast_enabled(device_type) else None

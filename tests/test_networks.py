@@ -220,7 +220,7 @@ def test_hooked_weights_are_the_network_s_own(resnet):
     assert networks.tap_shapes(again, inputs) == networks.tap_shapes(model, inputs)
 
 
-@pytest.mark.parametrize("names", [["layer9"], ["layer1", ""], [], "layer1"])
+@pytest.mark.parametrize("names", [["layer9"], ["layer1", ""], []])
 def test_submodules_that_are_not_there_are_named(resnet, names):
     with pytest.raises(ValueError, match=r"names has .*, expected submodules of ResNet: conv1, .*layer4\.1\.bn2"):
         hooked(resnet, names)
@@ -393,6 +393,49 @@ def test_a_saliency_method_trains_on_the_sum_of_both_losses(compiled):
         torch.testing.assert_close(found.grad, expected.grad, rtol=1e-4, atol=1e-6)
     assert all(torch.equal(a, b) for a, b in zip(model.buffers(), reference.buffers(), strict=True))
     torch._dynamo.reset()
+
+
+def test_a_tap_below_a_reentrant_checkpoint_is_refused():
+    """It computes the submodule again in the backward pass, when the hooks are gone: gradients would be wrong."""
+    from torch.utils.checkpoint import checkpoint
+
+    class Checkpointed(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.body, self.head = nn.Conv2d(3, 4, 3), nn.Linear(4, 5)
+
+        def forward(self, inputs):
+            return self.head(checkpoint(self.body, inputs, use_reentrant=True).mean((2, 3)))
+
+    model = hooked(Checkpointed(), ["body"])
+    inputs = torch.rand(2, 3, 6, 6, requires_grad=True)
+    assert model(inputs).shape == (2, 5)
+    with pytest.raises(RuntimeError, match="the submodule body runs without gradients, as below"):
+        model(inputs, tap=lambda index, features: features)
+    with torch.no_grad():
+        assert model(inputs, tap=lambda index, features: features).shape == (2, 5)
+
+
+@pytest.mark.parametrize("names", ["body", None, ["body", "body"]])
+def test_names_are_a_list_without_repetition(names):
+    with pytest.raises(ValueError, match="names"):
+        hooked(nn.ModuleDict({"body": nn.Linear(2, 2)}), names)
+
+
+def test_probing_for_shapes_keeps_no_half_precision_weights():
+    """Cast without gradients and kept, they would be what trains: so it was in earlier versions of torch."""
+    seen = []
+
+    class Probe(nn.Module):
+        num_taps = 1
+
+        def forward(self, inputs, tap=None):
+            seen.append(torch.is_autocast_cache_enabled())
+            return inputs if tap is None else tap(0, inputs)
+
+    networks.tap_shapes(Probe(), torch.rand(1, 3, 4, 4))
+    assert seen == [False]
+    assert torch.is_autocast_cache_enabled()
 
 
 @pytest.mark.parametrize("weight", [0.0, 1.0])

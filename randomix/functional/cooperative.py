@@ -10,6 +10,7 @@ from torch.nn import functional as F
 
 from randomix import masks as geometry
 from randomix import partition
+from randomix.devices import no_autocast
 from randomix.functional._common import check_targets
 from randomix.types import MixedBatch
 
@@ -52,7 +53,7 @@ def comixup(
     """
     _check(inputs, targets, saliency, dirichlet, init_labels, part_size, penalty, precedence)
     size, cells = min(part_size, len(inputs)), init_labels[0].numel()
-    with torch.no_grad(), torch.autocast(inputs.device.type, enabled=False):
+    with torch.no_grad(), no_autocast(inputs.device):
         costs = comixup_costs(saliency, tuple(init_labels.shape[1:]), dirichlet, eta).flatten(1)
         present = in_parts(torch.ones_like(costs[:, 0]), size) > 0
         problem = partition.Problem(

@@ -167,3 +167,14 @@ def test_a_method_that_needs_the_network_says_so(name):
     else:
         with pytest.raises(TypeError, match=f"{name} needs the network: use forward_mixed"):
             mixer(inputs, labels, 0)
+
+
+@pytest.mark.parametrize(("name", "dims"), CASES)
+def test_nothing_waits_for_the_device(name, dims):
+    """On the meta device there is nothing to wait for: reading a value from it raises."""
+    model = Tapped(dims).to("meta").train()
+    inputs, targets = torch.empty(COUNT, 3, *SPATIAL[dims], device="meta"), torch.empty(COUNT, CLASSES, device="meta")
+    for step in range(6):
+        result = mixer_of(name).forward_mixed(model, inputs, targets, StepRng(0, step))
+        assert result.logits.device.type == result.targets.device.type == result.lam.device.type == "meta"
+        result.loss(soft_cross_entropy).backward()
