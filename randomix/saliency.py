@@ -38,7 +38,7 @@ def fine_grained_saliency(images: Tensor) -> Tensor:
     grey = _grey(_at_hand(images))
     for _ in range(2):
         grey = _floor(_smooth(grey) + 0.5)
-    return torch.as_tensor(_levels(grey, grey) * (1 / 255))
+    return torch.as_tensor(_levels(grey, grey, whole=True) * (1 / 255))
 
 
 def published_saliency(images: Tensor) -> Tensor:
@@ -54,7 +54,7 @@ def published_saliency(images: Tensor) -> Tensor:
     _check(images)
     grey = _smooth(_smooth(_at_hand(_grey_float(images.float()).contiguous())))
     own = grey.view(_library(grey).uint8)[..., : grey.shape[-1]]
-    return torch.as_tensor(_levels(grey, own) * (1 / 255))
+    return torch.as_tensor(_levels(grey, own, whole=False) * (1 / 255))
 
 
 def saliency_peaks(saliency: Tensor) -> Tensor:
@@ -189,17 +189,46 @@ def _boxes(height: int, width: int, device: torch.device | None) -> tuple[Array,
     return _constant(places, device), _constant(np.stack(sizes).astype(np.float32), device), _constant(weights, device)
 
 
-def _levels(grey: Array, own: Array) -> Array:
+def _integral(grey: Array, whole: bool) -> Array:
+    """Sums (N, H + 1, W + 1) float32 of grey (N, H, W) above and left of each corner.
+
+    Of whole numbers up to 255 they are taken as integers, in which the order of summing makes no difference.
+    """
+    library, kind = _library(grey), grey.dtype
+    if whole:
+        kind = library.int32 if math.prod(grey.shape[1:]) * 255 < 2**31 else library.int64
+    sums = _running(library.concatenate([grey[:, :1] * 0, grey], axis=1), 1, kind)
+    sums = _running(library.concatenate([sums[..., :1] * 0, sums], axis=2), 2, kind)
+    return sums.to(grey.dtype) if isinstance(sums, Tensor) else sums.astype(grey.dtype, copy=False)
+
+
+def _running(values: Array, axis: int, kind: Any) -> Array:
+    """Running sums of values (N, H, W) along an axis, as numbers of this kind."""
+    away = isinstance(values, Tensor) and values.device.type != "cpu"
+    if away and kind.is_floating_point and torch.are_deterministic_algorithms_enabled():
+        return _doubled(values, axis)  # torch's own raises on CUDA
+    return values.cumsum(axis, dtype=kind)
+
+
+def _doubled(values: Tensor, axis: int) -> Tensor:
+    """Running sums in float64, of twice as many values each time, rounded to float32 as torch's on a CPU are."""
+    sums, reach = values.double(), 1
+    while reach < values.shape[axis]:
+        kept, longer = sums.narrow(axis, 0, reach), sums.shape[axis] - reach
+        sums = torch.cat([kept, sums.narrow(axis, reach, longer) + sums.narrow(axis, 0, longer)], axis)
+        reach *= 2
+    return sums.to(values.dtype)
+
+
+def _levels(grey: Array, own: Array, whole: bool) -> Array:
     """Levels 0 .. 255 (N, H, W) in float32: how far ``own`` values lie above and below the mean of grey around them.
 
-    grey: (N, H, W) float32. own: the same, or uint8. Differences are truncated to 8 bits and summed over the reaches;
-    the sums above and below are each scaled to 255, added, and cut to 8 bits again.
+    grey: (N, H, W) float32, whole: of integers. own: the same, or uint8. Differences are truncated to 8 bits and
+    summed over the reaches; the sums above and below are each scaled to 255, added, and cut to 8 bits again.
     """
     library, (count, height, width) = _library(grey), grey.shape
     corners, sizes, weights = _boxes(height, width, _device(grey))
-    sums = library.concatenate([grey[:, :1] * 0, grey], axis=1).cumsum(axis=1)
-    sums = library.concatenate([sums[..., :1] * 0, sums], axis=2).cumsum(axis=2)
-    integral, flat, totals = sums.reshape(count, -1), own.reshape(count, 1, -1), None
+    integral, flat, totals = _integral(grey, whole).reshape(count, -1), own.reshape(count, 1, -1), None
     step = len(weights) if count * math.prod(corners.shape) <= _CORNERS_AT_ONCE else 1
     for first in range(0, len(weights), step):
         part = slice(first, first + step)

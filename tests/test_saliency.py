@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from randomix import SaliencyMix, StepRng, functional, mixers, saliency
 from randomix.saliency import fine_grained_saliency, published_saliency, saliency_peaks, to_uint8
@@ -271,6 +272,48 @@ def test_as_published_looks_at_the_normalised_floats():
 def test_statistics_reach_the_candidates_of_a_composite():
     built = mixers.build({"name": "randomix", "candidates": ["saliencymix", "cutout"]}, mean=MEAN, std=STD)
     assert (built.candidates[0].mean, built.candidates[0].std) == (MEAN, STD)
+
+
+class NoFloatRunningSums(TorchDispatchMode):
+    """As CUDA where only deterministic algorithms are allowed."""
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        if func.overloadpacket.__name__.startswith("cumsum"):
+            kind = (kwargs or {}).get("dtype") or args[0].dtype
+            assert not kind.is_floating_point
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.fixture
+def deterministic():
+    torch.use_deterministic_algorithms(True)
+    yield
+    torch.use_deterministic_algorithms(False)
+
+
+@pytest.mark.parametrize("find", [fine_grained_saliency, published_saliency])
+def test_a_device_may_be_deterministic(find, deterministic):
+    dtype = torch.uint8 if find is fine_grained_saliency else torch.float32
+    with NoFloatRunningSums():
+        assert find(torch.empty(2, 9, 7, 3, dtype=dtype, device="meta")).shape == (2, 9, 7)
+    with pytest.raises(AssertionError), NoFloatRunningSums():
+        torch.rand(3).cumsum(0)
+
+
+@pytest.mark.parametrize("shape", [(2, 1, 1), (2, 2, 3), (1, 33, 64), (2, 225, 65)])
+def test_running_sums_by_doubling_are_the_same(shape):
+    values = torch.randn(shape, generator=torch.Generator().manual_seed(0))
+    for axis in (1, 2):
+        assert torch.equal(saliency._doubled(values, axis), values.cumsum(axis))
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.parametrize("kind", [torch.uint8, torch.float32])
+def test_a_deterministic_gpu_finds_the_same(kind, deterministic):
+    given = images((32, 32, 3), 12)
+    find = fine_grained_saliency if kind is torch.uint8 else published_saliency
+    given = given if kind is torch.uint8 else (given / 255 - 0.45) / 0.25
+    assert torch.equal(find(given.cuda()).cpu(), find(given))
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
