@@ -16,7 +16,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from randomix.engine.launcher import describe, exit_on_signals, restore_signals
+from randomix.engine.launcher import describe, exit_on_signals, is_worker, leave, restore_signals
 from randomix.engine.schema import TrainConfig
 from randomix.errors import BUG, INTERRUPTED, OK, USER, RunError
 
@@ -60,6 +60,8 @@ def main(job: Job, *, config_name: str, schema: type = TrainConfig) -> None:
     except BrokenPipeError:  # `--help | head`: nobody reads on
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         code = _PIPE
+    if is_worker():  # of torchrun
+        leave(code)
     sys.exit(code)
 
 

@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from types import FrameType
-from typing import Any
+from typing import Any, NoReturn
 
 from randomix.engine import status
 from randomix.errors import BUG, INTERRUPTED, NONFINITE, OK, OUT_OF_MEMORY, ConfigError, RunError, StorageError
@@ -299,12 +299,24 @@ def _enter(
     threading.Thread(target=_end_with_parent, daemon=True).start()
     failure = run_guarded(_call, (worker, args))
     if failure is None:
-        return
+        leave(OK)
     if log is not None:
         print(f"{failure.trace}{failure.line}", file=sys.stderr, flush=True)
     with contextlib.suppress(OSError):
         reports.send(failure)
-    sys.exit(failure.code)
+    leave(failure.code)
+
+
+def leave(code: int) -> NoReturn:
+    """End a process of a group whose work is done and saved, at once.
+
+    The interpreter's own end now and then aborts it instead ("terminate called without an active exception"): it
+    cancels threads of torch.distributed that must not be cancelled. The whole job would count as failed.
+    """
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(OSError, ValueError):
+            stream.flush()
+    os._exit(code)
 
 
 def _call(worker: str, args: tuple[Any, ...]) -> Any:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import atexit
+import os
 from pathlib import Path
 
 import pytest
@@ -13,6 +15,16 @@ from randomix.errors import DataError, Interrupted, RunError, StorageError
 def fail(error: RunError) -> None:
     """A worker."""
     raise error
+
+
+def succeed_and_abort_at_the_end() -> int:
+    """A worker whose interpreter cannot end in peace, as torch's threads sometimes see to."""
+    atexit.register(os.abort)
+    return 0
+
+
+def test_a_worker_that_is_done_is_not_failed_by_its_end(tmp_path: Path) -> None:
+    assert launch(succeed_and_abort_at_the_end, (), 2, tmp_path) == 0
 
 
 @pytest.mark.parametrize(
