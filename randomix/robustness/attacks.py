@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from randomix.networks import evaluation_mode, unwrap
+from randomix.networks import evaluation_mode, run_bare, unwrap
 from randomix.robustness.counter import hash64, unit_interval
 
 
@@ -38,7 +38,7 @@ class PixelNetwork(nn.Module):
 
     def forward(self, pixels: Tensor) -> Tensor:
         """Logits (N, K)."""
-        return self.network(self.normalise(pixels))
+        return run_bare(self.network, self.normalise(pixels))
 
 
 def fgsm(
@@ -92,7 +92,8 @@ def attack(
     with evaluation_mode(network), _exact_float32(inputs.device.type), torch.enable_grad():
         for _ in range(steps):
             leaf = moved.detach().requires_grad_()
-            loss = F.cross_entropy(network(leaf).float(), labels, reduction="sum")  # a mean would shrink with the batch
+            logits = run_bare(network, leaf).float()
+            loss = F.cross_entropy(logits, labels, reduction="sum")  # a mean would shrink with the batch
             (gradient,) = torch.autograd.grad(loss, leaf)
             useless = (gradient == 0) | ~gradient.isfinite()
             zeros = useless.flatten(1).sum(1) if zeros is None else zeros

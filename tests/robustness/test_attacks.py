@@ -221,6 +221,25 @@ def test_the_bare_network_is_attacked(tmp_path):
         torch.distributed.destroy_process_group()
 
 
+@pytest.mark.parametrize("inside", [False, True])
+def test_what_compile_left_in_a_network_is_not_run(inside):
+    """``model.compile()`` wraps nothing: there is nothing to unwrap."""
+    eval_set, network, compiled = make_eval_set(), make_network(), []
+    batch, model = whole(eval_set), PixelNetwork(network, eval_set.normalise)
+    alone = fgsm(model, batch.inputs, batch.labels, EPS)
+
+    def backend(graph, _inputs):
+        compiled.append(graph)
+        return graph
+
+    (network if inside else model).compile(backend=backend)
+    assert torch.equal(fgsm(model, batch.inputs, batch.labels, EPS), alone)
+    assert compiled == []
+    model(batch.inputs) if not inside else network(eval_set.normalise(batch.inputs))
+    assert len(compiled) > 0
+    torch._dynamo.reset()
+
+
 # --- Random starts ---------------------------------------------------------------------------------------------------
 
 
