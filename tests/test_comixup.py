@@ -8,7 +8,6 @@ import pytest
 import torch
 import yaml
 from torch.nn.functional import one_hot
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from randomix import CoMixup, StepRng, functional, mixers, partition
 from randomix.functional import cooperative
@@ -323,26 +322,6 @@ def test_outputs_are_several_sources_in_few_pieces():
     grid = masks.unflatten(1, (4, 4))
     same = (grid.diff(dim=1) == 0).all(-1).float().mean() + (grid.diff(dim=2) == 0).all(-1).float().mean()
     assert same / 2 > 0.5  # initial labels: 0.05
-
-
-class Waits(TorchDispatchMode):
-    """Fails on operations that would wait for a device: their result's size, or a Python number, is in the data."""
-
-    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-        name = func.overloadpacket.__name__
-        assert name not in ("_local_scalar_dense", "nonzero", "masked_select", "unique", "is_nonzero", "equal"), name
-        if name in ("index", "index_put", "index_put_"):
-            assert all(i is None or i.dtype != torch.bool for i in args[1]), "boolean index"
-        return func(*args, **(kwargs or {}))
-
-
-def test_nothing_waits_for_the_device():
-    arguments = batch(9, part_size=4)
-    for penalty, precedence in itertools.product(partition.PENALTIES, partition.PRECEDENCES):
-        with Waits():
-            functional.comixup(*arguments, part_size=4, penalty=penalty, precedence=precedence)
-    with Waits(), pytest.raises(AssertionError, match="_local_scalar_dense"):
-        arguments[0].sum().item()
 
 
 # -- the mixer ----------------------------------------------------------------------------------------------------

@@ -321,22 +321,6 @@ def test_the_altered_share_follows_the_size_of_the_features_or_the_first_tap_s()
             assert np.mean(shares[tap]) == pytest.approx(share, abs=0.012)
 
 
-@pytest.mark.parametrize("name", ["manifold_mixup", "patchup"])
-@pytest.mark.parametrize("hard", [False, True])
-def test_nothing_waits_for_the_device(name, hard):
-    """On the meta device there is nothing to wait for: reading a value from it raises."""
-    mixer = mixers.build({"name": name, **({"hard": hard, "prob": 1.0} if name == "patchup" else {})})
-    model, inputs = Watched().to("meta"), torch.empty(6, 3, 16, 12, device="meta")
-    for step in range(8):
-        result = mixer.forward_mixed(model, inputs, torch.empty(6, 5, device="meta"), StepRng(0, step))
-        assert result.logits.device == result.targets.device == result.lam.device == torch.device("meta")
-    hidden, targets, perm, mask = (t.to("meta") for t in batch((8, 9)))
-    for mix in mixes(hidden, targets, perm, mask).values():
-        assert mix(hidden).shape == hidden.shape
-    with pytest.raises(RuntimeError):
-        float(hidden.sum())
-
-
 def test_prob_is_the_share_of_batches_that_are_mixed():
     results = [forward(PatchUp(hard=True, num_classes=6), step)[0] for step in range(300)]
     plain = [r for r in results if r.loss_weight == 1.0]

@@ -4,12 +4,13 @@ import itertools
 
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from randomix.losses import soft_cross_entropy
 from randomix.mixers import available, build, get
 from randomix.mixers.base import BatchMixer
 from randomix.networks import unwrap
+from randomix.partition import PENALTIES, PRECEDENCES
 from randomix.rng import StepRng
 from randomix.types import MixedMode
 
@@ -169,12 +170,25 @@ def test_a_method_that_needs_the_network_says_so(name):
             mixer(inputs, labels, 0)
 
 
-@pytest.mark.parametrize(("name", "dims"), CASES)
-def test_nothing_waits_for_the_device(name, dims):
+OTHER_WAYS = [
+    *({"name": "comixup", "penalty": p, "precedence": q} for p, q in itertools.product(PENALTIES, PRECEDENCES)),
+    {"name": "comixup", "part_size": 4},
+    {"name": "patchup", "hard": True, "prob": 1.0},
+    {"name": "puzzlemix", "adv_prob": 1.0},
+    {"name": "saliencymix", "granularity": "sample"},
+    {"name": "saliencymix", "saliency": "as_published"},
+]
+
+
+@pytest.mark.parametrize(("config", "dims"), [*CASES, *((config, 2) for config in OTHER_WAYS)], ids=str)
+def test_nothing_waits_for_the_device(config, dims):
     """On the meta device there is nothing to wait for: reading a value from it raises."""
-    model = Tapped(dims).to("meta").train()
+    model, mixer = Tapped(dims).to("meta").train(), build(config, num_classes=CLASSES)
     inputs, targets = torch.empty(COUNT, 3, *SPATIAL[dims], device="meta"), torch.empty(COUNT, CLASSES, device="meta")
     for step in range(6):
-        result = mixer_of(name).forward_mixed(model, inputs, targets, StepRng(0, step))
+        result = mixer.forward_mixed(model, inputs, targets, StepRng(0, step))
         assert result.logits.device.type == result.targets.device.type == result.lam.device.type == "meta"
         result.loss(soft_cross_entropy).backward()
+    for read in (Tensor.tolist, Tensor.cpu, Tensor.item, Tensor.nonzero, lambda values: values[values > 0]):
+        with pytest.raises((RuntimeError, NotImplementedError)):
+            read(inputs.sum())
