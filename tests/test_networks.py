@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch import nn
 from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint
 
 import models
 from randomix import ManifoldMixup, PatchUp, StepRng, hooked, networks
@@ -273,8 +274,6 @@ def test_a_hooked_network_is_not_compiled(options):
 
 
 def test_a_hooked_network_runs_where_compiling_is_switched_off():
-    from torch.utils.checkpoint import checkpoint
-
     model, inputs = hooked(network(), ["stem"]), batch()[0]
     assert torch.equal(torch.compiler.disable(model)(inputs), model(inputs))
     assert torch.equal(checkpoint(model, inputs, use_reentrant=False), model(inputs))
@@ -393,6 +392,45 @@ def test_a_saliency_method_trains_on_the_sum_of_both_losses(compiled):
         torch.testing.assert_close(found.grad, expected.grad, rtol=1e-4, atol=1e-6)
     assert all(torch.equal(a, b) for a, b in zip(model.buffers(), reference.buffers(), strict=True))
     torch._dynamo.reset()
+
+
+class PartlyCheckpointed(nn.Module):
+    """Two layers below one that is run again in backward."""
+
+    def __init__(self, use_reentrant):
+        super().__init__()
+        torch.manual_seed(0)
+        self.first, self.second, self.third = nn.Conv2d(3, 4, 3), nn.Conv2d(4, 4, 3), nn.Conv2d(4, 5, 3)
+        self.use_reentrant = use_reentrant
+
+    def forward(self, inputs):
+        def part(features):
+            return self.third(self.second(features).tanh()).tanh()
+
+        features = self.first(inputs)
+        if self.use_reentrant is None:
+            return part(features).mean((2, 3))
+        return checkpoint(part, features, use_reentrant=self.use_reentrant).mean((2, 3))
+
+
+@pytest.mark.parametrize("use_reentrant", [False, True])
+def test_a_tap_inside_a_checkpointed_part_fails_and_one_outside_is_right(use_reentrant):
+    """Backward runs the part again, when the hooks are gone: what it then finds are gradients of something else."""
+    (inputs, _), perm = batch(), torch.tensor([1, 2, 3, 0])
+    share = torch.tensor(0.3)
+
+    def mix(index, features):
+        return torch.lerp(features, features[perm], share) if index == 1 else features
+
+    inside = hooked(PartlyCheckpointed(use_reentrant), ["second"])
+    with pytest.raises(RuntimeError, match="tap a submodule outside of the checkpoint" if use_reentrant else "saved"):
+        inside(inputs, tap=mix).square().sum().backward()
+    gradients = []
+    for mode in (use_reentrant, None):
+        outside = hooked(PartlyCheckpointed(mode), ["first"])
+        outside(inputs, tap=mix).square().sum().backward()
+        gradients.append([p.grad for p in outside.parameters()])
+    assert all(torch.equal(a, b) for a, b in zip(*gradients, strict=True))
 
 
 def test_a_tap_below_a_reentrant_checkpoint_is_refused():
