@@ -84,7 +84,7 @@ def _attacked(measure: Measure, metric: str, **options: Any) -> Outcome:
     """Every image is attacked and counted, those that are wrong already too.
 
     The counts hold what tells a robust network from one whose gradient has vanished: the images, and the entries of
-    all ``entries`` of the gradient, for which it is exactly zero.
+    all ``entries`` of the gradient, for which it is zero or not finite.
     """
     network, parts = measure.pixel_network(), []
 
