@@ -157,7 +157,7 @@ class Hooked(nn.Module):
         runs, graded = [0] * len(self.names), torch.is_grad_enabled()
 
         def replace(position: int, _module: nn.Module, _arguments: Any, output: Any) -> Tensor:
-            if graded and not torch.is_grad_enabled():
+            if graded and not torch.is_grad_enabled() and _below("torch.utils.checkpoint"):
                 raise RuntimeError(
                     f"the submodule {self.names[position]} runs without gradients, as below a reentrant checkpoint, "
                     "which would compute it again without its tap; tap a submodule outside of the checkpoint"
@@ -196,6 +196,15 @@ _NOT_COMPILED = (
     "a hooked network cannot be compiled: torch.compile ignores hooks; run it eagerly (trainer.compile=false), "
     "or give the network a `tap` argument of its own"
 )
+
+
+def _below(module: str) -> bool:
+    """Whether a function of a module has called, directly or not, what runs now."""
+    frame = sys._getframe()
+    while (frame := frame.f_back) is not None:
+        if frame.f_globals.get("__name__") == module:
+            return True
+    return False
 
 
 def _refuse_compiled() -> None:

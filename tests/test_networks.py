@@ -454,6 +454,22 @@ def test_a_tap_below_a_reentrant_checkpoint_is_refused():
         assert model(inputs, tap=lambda index, features: features).shape == (2, 5)
 
 
+def test_a_part_that_is_run_without_gradients_may_be_tapped():
+    class Frozen(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.body, self.head = nn.Conv2d(3, 4, 3), nn.Linear(4, 5)
+
+        def forward(self, inputs):
+            with torch.no_grad():
+                features = self.body(inputs)
+            return self.head(features.mean((2, 3)))
+
+    model = hooked(Frozen(), ["body"])
+    model(torch.rand(2, 3, 6, 6), tap=lambda index, features: features * 2).sum().backward()
+    assert model.network.head.weight.grad is not None
+
+
 @pytest.mark.parametrize("names", ["body", None, ["body", "body"]])
 def test_names_are_a_list_without_repetition(names):
     with pytest.raises(ValueError, match="names"):
