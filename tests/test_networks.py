@@ -313,6 +313,7 @@ class PartlyCheckpointed(nn.Module):
         return checkpoint(part, features, use_reentrant=self.use_reentrant).mean((2, 3))
 
 
+@pytest.mark.filterwarnings("ignore:None of the inputs have requires_grad=True")  # torch's, of what is asked for
 @pytest.mark.parametrize("use_reentrant", [False, True])
 def test_a_tap_inside_a_checkpointed_part_fails_and_one_outside_is_right(use_reentrant):
     """Backward runs the part again, when the hooks are gone: what it then finds are gradients of something else."""
@@ -326,7 +327,7 @@ def test_a_tap_inside_a_checkpointed_part_fails_and_one_outside_is_right(use_ree
     with pytest.raises(RuntimeError, match="tap a submodule outside of the checkpoint" if use_reentrant else "saved"):
         inside(inputs, tap=mix).square().sum().backward()
     with torch.no_grad():  # nothing is run again then
-        assert inside(inputs.clone().requires_grad_(), tap=mix).shape == (4, 5)
+        assert inside(inputs, tap=mix).shape == (4, 5)
     gradients = []
     for mode in (use_reentrant, None):
         outside = hooked(PartlyCheckpointed(mode), ["first"])
