@@ -11,15 +11,27 @@ from randomix.errors import ConfigError
 if TYPE_CHECKING:
     from randomix.engine.protocols import Data
 
-NAMES = ("digits", "fake_images", "fashion_mnist")  # each the module of this package that defines build()
+MODULES = {  # name: the module of this package that defines build()
+    "audio_folder": "audio_folder",
+    "cifar10": "cifar",
+    "cifar100": "cifar",
+    "digits": "digits",
+    "fake_images": "fake_images",
+    "fashion_mnist": "fashion_mnist",
+    "image_folder": "image_folder",
+    "imagenet": "imagenet",
+    "speech_commands": "speech_commands",
+    "tiny_imagenet": "tiny_imagenet",
+}
 
 
 def build(config: Mapping[str, Any]) -> Data:
-    """The data set ``config["name"]`` with the options of that module.
+    """The data set ``config["name"]`` with the options of its module.
 
-    Raises ConfigError for unknown names and options, DataError for missing or damaged files.
+    Raises ConfigError for unknown names and options, DataError for missing or damaged files. Nothing is downloaded:
+    ``scripts/prepare_data.py`` does that, and the error for a missing set says how.
     """
     name = config.get("name")
-    if name not in NAMES:
-        raise ConfigError([f"dataset.name is {name!r}, expected one of {', '.join(NAMES)}"])
-    return importlib.import_module(f".{name}", __name__).build(config)
+    if name not in MODULES:
+        raise ConfigError([f"dataset.name is {name!r}, expected one of {', '.join(MODULES)}"])
+    return importlib.import_module(f".{MODULES[name]}", __name__).build(config)

@@ -78,6 +78,8 @@ class ResidentTrainLoader:
     Concatenated over ranks, the batches equal those of one process. The last incomplete batch is dropped.
     """
 
+    replaced = 0
+
     def __init__(
         self, data: ArrayData, batch_size: int, seed: int, rank: int, world_size: int,
         device: torch.device, dtype: torch.dtype,
@@ -120,6 +122,8 @@ class ResidentTrainLoader:
 
 class ResidentEvalSet:
     """Held-out images (N, *S, C) on the device, yielded as pixels in [0, 1], each exactly once over all ranks."""
+
+    value_range = (0.0, 1.0)
 
     def __init__(self, data: ArrayData, device: torch.device) -> None:
         self.num_samples = data.num_test
@@ -180,6 +184,16 @@ class ArrayData:
         return (channels, *spatial)
 
     @property
+    def input_shape(self) -> tuple[int, ...]:
+        """(C, *S): images are evaluated as they are stored."""
+        return self.sample_shape
+
+    @property
+    def splits(self) -> tuple[str, ...]:
+        """The held-out sets."""
+        return ("test",)
+
+    @property
     def num_train(self) -> int:
         """Training images."""
         return len(self.train_images)
@@ -201,8 +215,10 @@ class ArrayData:
                                f"use a multiple of {world_size}"])  # fmt: skip
         return ResidentTrainLoader(self, batch_size, seed, rank, world_size, torch.device(device), dtype)
 
-    def eval_set(self, device: torch.device) -> ResidentEvalSet:
-        """The held-out images on ``device``."""
+    def eval_set(self, device: torch.device, split: str = "test") -> ResidentEvalSet:
+        """The held-out images on ``device``; "test" is the only split."""
+        if split != "test":
+            raise ValueError(f"{self.name} has no split {split!r}, only 'test'")
         return ResidentEvalSet(self, torch.device(device))
 
     def describe(self) -> dict[str, Any]:

@@ -24,21 +24,23 @@ class TrainLoader(Protocol):
     """One rank's share of the training batches, each a function of (seed, step) alone."""
 
     steps_per_epoch: int
+    replaced: int  # samples of this rank that could not be read and gave way to others, so far
 
     def batches(self, start: int, stop: int) -> Iterator[Batch]:
-        """The batches of global steps start .. stop - 1."""
+        """The batches of global steps start .. stop - 1. Closing the iterator ends whatever reads ahead for it."""
 
 
 class EvalSet(Protocol):
-    """The held-out samples in pixel space, each exactly once over all ranks."""
+    """Held-out samples as they are perceived (pixels, sound), each exactly once over all ranks."""
 
     num_samples: int
+    value_range: tuple[float, float]  # of the inputs: (0, 1) for pixels, (-1, 1) for sound
 
     def batches(self, batch_size: int, rank: int = 0, world_size: int = 1) -> Iterator[Batch]:
-        """This rank's samples (indices rank::world_size) with inputs in [0, 1] float32, not normalised."""
+        """This rank's samples (a share of its own, none twice), inputs float32 in the value range, not normalised."""
 
     def normalise(self, inputs: Tensor) -> Tensor:
-        """Pixel space to what the network was trained on."""
+        """What is perceived, (n, *input_shape), to what the network takes, (n, *sample_shape); differentiable."""
 
 
 class Data(Protocol):
@@ -46,7 +48,9 @@ class Data(Protocol):
 
     name: str
     num_classes: int
-    sample_shape: tuple[int, ...]  # (C, *S)
+    sample_shape: tuple[int, ...]  # (C, *S) of what is mixed and what the network takes
+    input_shape: tuple[int, ...]  # (C, *S) of held-out samples before ``normalise``: differs where features are made
+    splits: tuple[str, ...]  # the held-out sets: "test", with or without "validation"
     class_names: tuple[str, ...]
     mean: tuple[float, ...]  # per channel, of pixels in [0, 1]: what the training inputs are normalised with
     std: tuple[float, ...]
@@ -58,8 +62,8 @@ class Data(Protocol):
     ) -> TrainLoader:
         """``batch_size`` is global and divisible by ``world_size``; the last incomplete batch is dropped."""
 
-    def eval_set(self, device: torch.device) -> EvalSet:
-        """The test samples, resident on ``device``."""
+    def eval_set(self, device: torch.device, split: str = "test") -> EvalSet:
+        """The samples of one of ``splits``, on ``device``."""
 
     def describe(self) -> dict[str, Any]:
         """Source, checksum and sizes, for the record of a run."""
