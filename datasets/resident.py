@@ -8,7 +8,7 @@ integer, the place of its first element, so that ordering, cropping and flipping
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -98,7 +98,7 @@ class ResidentTrainLoader:
         self._shift = (-mean / std).repeat(row)
         self._plan: tuple[int, Tensor] | None = None
 
-    def batches(self, start: int, stop: int) -> Iterator[Batch]:
+    def batches(self, start: int, stop: int) -> Generator[Batch, None, None]:
         """The batches of global steps start .. stop - 1, inputs normalised in the loader's dtype."""
         for step in range(start, stop):
             epoch, index = divmod(step, self.steps_per_epoch)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -26,7 +26,7 @@ class TrainLoader(Protocol):
     steps_per_epoch: int
     replaced: int  # samples of this rank that could not be read and gave way to others, so far
 
-    def batches(self, start: int, stop: int) -> Iterator[Batch]:
+    def batches(self, start: int, stop: int) -> Generator[Batch, None, None]:
         """The batches of global steps start .. stop - 1. Closing the iterator ends whatever reads ahead for it."""
 
 

@@ -81,6 +81,7 @@ class Trainer:
         # The inner module is compiled, then wrapped; ``self.model`` stays bare for evaluation and checkpoints.
         self.network = distributed.ddp(_compiled(self.model) if settings.compile else self.model, world)
         self._parameters = list(self.model.parameters())
+        self._counted = 0  # of what the loader replaced
         self._sync_statistics = world.world_size > 1 and mixer.reads_statistics
 
     # -- one step ------------------------------------------------------------------------------------------------
@@ -178,15 +179,16 @@ class Trainer:
         """
         self.model.train()
         clock = _Clock(self.progress)
-        for batch in self.loader.batches(self.progress.step, self.total_steps):
-            stop = self.step(self.progress.step, batch, stopper)
-            self.progress.step += 1
-            on_step(self.progress.step)
-            if self.progress.step % self.steps_per_epoch == 0:
-                self._end_epoch(clock, on_epoch)
-            if stop and self.progress.step < self.total_steps:
-                clock.stop()
-                return False
+        with contextlib.closing(self.loader.batches(self.progress.step, self.total_steps)) as batches:
+            for batch in batches:
+                stop = self.step(self.progress.step, batch, stopper)
+                self.progress.step += 1
+                on_step(self.progress.step)
+                if self.progress.step % self.steps_per_epoch == 0:
+                    self._end_epoch(clock, on_epoch)
+                if stop and self.progress.step < self.total_steps:
+                    clock.stop()
+                    return False
         return True
 
     def _end_epoch(self, clock: _Clock, on_epoch: Callable[[dict[str, float], bool], None]) -> None:
@@ -205,6 +207,8 @@ class Trainer:
             "cpu_seconds": progress.cpu_seconds,
             "images_per_second": images / progress.seconds,
         }
+        if replaced := self._replaced():
+            metrics["replaced"] = replaced
         improved = False
         if epoch % self.config.trainer.eval_every_epochs == 0 or progress.step == self.total_steps:
             metrics |= self.evaluate()
@@ -215,6 +219,12 @@ class Trainer:
         progress.seconds = progress.cpu_seconds = 0.0
         on_epoch(metrics, improved)
         clock.start()
+
+    def _replaced(self) -> int:
+        """Samples of all ranks that could not be read and gave way to others since this was last asked; collective."""
+        count = torch.tensor([self.loader.replaced - self._counted], dtype=torch.float64, device=self.world.device)
+        self._counted = self.loader.replaced
+        return int(distributed.all_reduce_sum(count))
 
     @property
     def evaluated_model(self) -> nn.Module:

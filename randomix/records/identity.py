@@ -25,7 +25,8 @@ NEUTRAL = {
     "trainer": {"precision": "auto", "deterministic": False},
     "dataset": {"verify": True},
     "evaluator": {"fgsm": {"eps_255": 8.0},
-                  "pgd": {"eps_255": 8.0, "step_255": 2.0, "steps": 10, "random_start": True, "seed": 0}},
+                  "pgd": {"eps_255": 8.0, "step_255": 2.0, "steps": 10, "random_start": True, "seed": 0},
+                  "validation": {}},
 }  # fmt: skip
 _SECTIONS = ("dataset", "model", "mixer", "recipe", "trainer")
 

@@ -52,15 +52,18 @@ def fgsm(
     *,
     indices: Tensor | None = None,
     seed: int = 0,
+    bounds: tuple[float, float] = (0.0, 1.0),
 ) -> Tensor:
     """Pixels (N, C, *S) in [0, 1], each moved by at most ``eps`` so that the loss of labels (N,) rises.
 
     model: takes pixels, its normalisation inside (``PixelNetwork``). eps, step_size: in units of [0, 1]; None: one step
     is eps. With one step this is FGSM, with more, and usually a random start, PGD. indices: (N,) int64 into the data
-    set; with ``seed`` they alone decide the random start, in every batch and on every rank. The other options and what
-    is done to the network are those of ``attack``. Raises ValueError for numbers out of range.
+    set; with ``seed`` they alone decide the random start, in every batch and on every rank. bounds: what inputs may be
+    if they are no pixels, such as (-1, 1) for sound. The other options and what is done to the network are those of
+    ``attack``. Raises ValueError for numbers out of range.
     """
-    return attack(model, inputs, labels, eps, steps, step_size, random_start, indices=indices, seed=seed).inputs
+    options = {"indices": indices, "seed": seed, "bounds": bounds}
+    return attack(model, inputs, labels, eps, steps, step_size, random_start, **options).inputs
 
 
 def attack(
@@ -74,6 +77,7 @@ def attack(
     *,
     indices: Tensor | None = None,
     seed: int = 0,
+    bounds: tuple[float, float] = (0.0, 1.0),
 ) -> Attacked:
     """``fgsm`` with what its gradients were like.
 
@@ -83,9 +87,9 @@ def attack(
     """
     step = eps if step_size is None else step_size
     _check(eps, steps, step)
-    _check_pixels(inputs, labels, indices)
+    _check_inputs(inputs, labels, indices, bounds)
     moved, zeros = inputs.detach(), None
-    low, high = (moved - eps).clamp_(min=0), (moved + eps).clamp_(max=1)
+    low, high = (moved - eps).clamp_(min=bounds[0]), (moved + eps).clamp_(max=bounds[1])
     if random_start:
         moved = torch.clamp(moved + _start(moved, eps, indices, seed), low, high)
     network = unwrap(model)
@@ -118,18 +122,22 @@ def _check(eps: float, steps: int, step_size: float) -> None:
         raise ValueError(f"steps is {steps}, expected a number >= 1")
 
 
-def _check_pixels(inputs: Tensor, labels: Tensor, indices: Tensor | None) -> None:
-    """Looks at the pixels, and so waits for their device: normalised ones would be moved by far more than eps."""
+def _check_inputs(inputs: Tensor, labels: Tensor, indices: Tensor | None, bounds: tuple[float, float]) -> None:
+    """Looks at the inputs, and so waits for their device: normalised ones would be moved by far more than eps."""
     if not inputs.is_floating_point():
         raise ValueError(f"inputs must be floating pixels in [0, 1], got {inputs.dtype}; convert with .float() / 255")
+    low, high = bounds
+    if not low < high:
+        raise ValueError(f"bounds is ({low}, {high}), expected the least and the largest value, such as (0, 1)")
     if not len(inputs) == len(labels) == len(inputs if indices is None else indices):
         raise ValueError(
             f"inputs has {len(inputs)} samples, labels has {len(labels)}"
             + ("" if indices is None else f" and indices has {len(indices)}")
         )
-    if len(inputs) and not bool(((inputs >= -1e-6) & (inputs <= 1 + 1e-6)).all()):
+    if len(inputs) and not bool(((inputs >= low - 1e-6) & (inputs <= high + 1e-6)).all()):
+        kind = "pixels " if bounds == (0, 1) else ""
         raise ValueError(
-            f"inputs must be pixels in [0, 1], found {float(inputs.min()):g} to {float(inputs.max()):g}; "
+            f"inputs must be {kind}in [{low:g}, {high:g}], found {float(inputs.min()):g} to {float(inputs.max()):g}; "
             "normalise inside the model: PixelNetwork(network, normalise)"
         )
 

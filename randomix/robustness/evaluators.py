@@ -10,7 +10,7 @@ import inspect
 import statistics
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from randomix.engine.distributed import World, all_reduce_sum, current_world
 from randomix.engine.evaluate import EvalResult, evaluate
-from randomix.engine.protocols import Batch, EvalSet
+from randomix.engine.protocols import Batch, Data, EvalSet
 from randomix.errors import ConfigError
 from randomix.robustness.attacks import PixelNetwork, attack
 from randomix.robustness.noise import add_gaussian_noise
@@ -34,6 +34,7 @@ class Measure:
     batch_size: int
     world: World
     autocast: Callable[[], AbstractContextManager[object]] | None = None
+    split: Callable[[str], EvalSet] | None = None  # the other held-out sets, by name
 
     def __call__(self, transform: Callable[[Batch], Tensor] | None = None) -> EvalResult:
         """Evaluate the network on pixels that pass through ``transform`` (None: as they are)."""
@@ -59,6 +60,15 @@ def clean(measure: Measure) -> Outcome:
     result = measure()
     names = ("top1", "top1_error", "top5", "loss", "ece")
     return {name: getattr(result, name) for name in names}, _counts([result]) | {"correct5": result.correct5}
+
+
+def validation(measure: Measure) -> Outcome:
+    """The validation split as it is: validation_top1, validation_top1_error in percent, validation_loss in nats."""
+    if measure.split is None:
+        raise ValueError("the evaluator validation needs the data set's validation split: pass split=")
+    result = replace(measure, eval_set=measure.split("validation"))()
+    metrics = {f"validation_{name}": getattr(result, name) for name in ("top1", "top1_error", "loss")}
+    return metrics, _counts([result])
 
 
 def fgsm(measure: Measure, *, eps_255: float = 8.0) -> Outcome:
@@ -89,7 +99,9 @@ def _attacked(measure: Measure, metric: str, **options: Any) -> Outcome:
     network, parts = measure.pixel_network(), []
 
     def transform(batch: Batch) -> Tensor:
-        found = attack(network, batch.inputs, batch.labels, indices=batch.indices, **options)
+        found = attack(
+            network, batch.inputs, batch.labels, indices=batch.indices, bounds=measure.eval_set.value_range, **options
+        )
         size = batch.inputs.shape[1:].numel()
         every = found.zeros.new_full((), found.zeros.numel() * size)
         parts.append(torch.stack([(found.zeros == size).sum(), found.zeros.sum(), every]))
@@ -103,8 +115,9 @@ def _attacked(measure: Measure, metric: str, **options: Any) -> Outcome:
 
 def noise(measure: Measure, *, sigma: float = 0.2, seed: int = 0, repeats: int = 1) -> Outcome:
     """Gaussian noise of standard deviation ``sigma`` in [0, 1] pixels; noise_error in percent, mean over seeds."""
+    bounds = measure.eval_set.value_range
     results = [
-        measure(lambda batch, seed=seed + repeat: add_gaussian_noise(batch.inputs, batch.indices, sigma, seed))
+        measure(lambda batch, seed=seed + repeat: add_gaussian_noise(batch.inputs, batch.indices, sigma, seed, bounds))
         for repeat in range(repeats)
     ]
     return {"noise_error": statistics.fmean(result.top1_error for result in results)}, _counts(results)
@@ -138,6 +151,7 @@ EVALUATORS: dict[str, Callable[..., Outcome]] = {
     "noise": noise,
     "occlusion": occlusion,
     "pgd": pgd,
+    "validation": validation,
 }
 
 
@@ -150,14 +164,16 @@ def run_evaluators(
     batch_size: int,
     world: World | None = None,
     autocast: Callable[[], AbstractContextManager[object]] | None = None,
+    split: Callable[[str], EvalSet] | None = None,
 ) -> dict[str, dict[str, Any]]:
     """Run the evaluators ``names`` on ``model``; collective. Returns ``{"metrics": {name: value}, "counts": {...}}``.
 
     settings: keyword arguments by evaluator name; missing ones keep their defaults. counts: by evaluator, the integers
-    that the metrics come from. Raises ConfigError like ``check_evaluators``.
+    that the metrics come from. split: the data set's other held-out sets by name. Raises ConfigError like
+    ``check_evaluators``.
     """
     check_evaluators(names, settings)
-    measure = Measure(model, eval_set, batch_size, world or current_world(), autocast)
+    measure = Measure(model, eval_set, batch_size, world or current_world(), autocast, split)
     metrics: dict[str, float] = {}
     counts: dict[str, Any] = {}
     for name in names:
@@ -166,10 +182,8 @@ def run_evaluators(
     return {"metrics": metrics, "counts": counts}
 
 
-def check_evaluators(
-    names: Sequence[str], settings: Mapping[str, Mapping[str, Any]], sample_shape: tuple[int, ...] | None = None
-) -> None:
-    """Raise ConfigError, one line a problem, for unknown names and settings and, given (C, *S), sizes that do not fit.
+def check_evaluators(names: Sequence[str], settings: Mapping[str, Mapping[str, Any]], data: Data | None = None) -> None:
+    """Raise ConfigError, one line a problem, for unknown names and settings and, given data, what does not fit them.
 
     Cheap: to be called before training, so that a long run does not end in a wrong setting.
     """
@@ -185,20 +199,23 @@ def check_evaluators(
         repeats = options.get("repeats", 1)
         if not isinstance(repeats, int) or repeats < 1:
             problems.append(f"evaluator.{name}.repeats is {repeats!r}, expected a number >= 1")
-    if not problems and sample_shape is not None and "occlusion" in names:
-        problems = _occlusion_problems(settings.get("occlusion") or {}, sample_shape)
+    if not problems and data is not None:
+        if "occlusion" in names:
+            problems += _occlusion_problems(settings.get("occlusion") or {}, data.input_shape)
+        if "validation" in names and "validation" not in data.splits:
+            problems.append(f"evaluators has validation, but {data.name} has no validation split; leave it out")
     if problems:
         raise ConfigError(problems)
 
 
-def _occlusion_problems(options: Mapping[str, Any], sample_shape: tuple[int, ...]) -> list[str]:
+def _occlusion_problems(options: Mapping[str, Any], input_shape: tuple[int, ...]) -> list[str]:
     """Try the settings on one sample."""
     one = {key: value for key, value in options.items() if key not in ("fill", "repeats")}
     fill = options.get("fill", 0.0)
-    if isinstance(fill, Sequence) and len(fill) != sample_shape[0]:
-        return [f"evaluator.occlusion.fill has {len(fill)} entries for images of {sample_shape[0]} channels"]
+    if isinstance(fill, Sequence) and len(fill) != input_shape[0]:
+        return [f"evaluator.occlusion.fill has {len(fill)} entries for inputs of {input_shape[0]} channels"]
     try:
-        occlusion_masks(sample_shape[1:], torch.zeros(1, dtype=torch.int64), **one)
+        occlusion_masks(input_shape[1:], torch.zeros(1, dtype=torch.int64), **one)
     except ValueError as error:
         return [f"evaluator.occlusion: {error}"]
     return []

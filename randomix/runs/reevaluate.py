@@ -6,6 +6,7 @@ import hashlib
 import json
 import time
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -41,7 +42,7 @@ def evaluate_checkpoint(
     run = yaml.safe_load(state["config"])
     run["dataset"]["root"] = parsed.dataset.root or run["dataset"].get("root")
     data = data_factory(run["dataset"])
-    check_evaluators(parsed.evaluators, parsed.evaluator, data.sample_shape)
+    check_evaluators(parsed.evaluators, parsed.evaluator, data)
     model = model_factory(run["model"], sample_shape=data.sample_shape, num_classes=data.num_classes)
     model.load_state_dict(state["average"] or state["model"])
     precision = resolve_precision(parsed.trainer.precision, world.device)
@@ -54,6 +55,7 @@ def evaluate_checkpoint(
         batch_size=parsed.trainer.eval_batch_size,
         world=world,
         autocast=precision.autocast,
+        split=partial(data.eval_set, world.device),
     )
     if not world.is_main:
         return OK

@@ -6,6 +6,7 @@ import contextlib
 import os
 import time
 from collections.abc import Mapping
+from functools import partial
 from types import TracebackType
 from typing import Any
 
@@ -100,7 +101,7 @@ class TrainingSession:
         try:
             with Stopper(self.trainer.guard, interval) as stopper:
                 self._train(data, stopper)
-                metrics = self._evaluate(stopper)
+                metrics = self._evaluate(data, stopper)
         except BaseException as error:
             self.tracker.finish(error.exit_code if isinstance(error, RunError) else BUG)
             raise
@@ -116,7 +117,7 @@ class TrainingSession:
         set_up_torch(precision, settings.threads, settings.deterministic)
         data = data_factory(self.config.dataset)
         self._check_data(data.num_train)
-        check_evaluators(self.config.evaluators, self.config.evaluator, data.sample_shape)
+        check_evaluators(self.config.evaluators, self.config.evaluator, data)
         torch.manual_seed(self.config.seed)  # the initial weights
         model = model_factory(self.config.model, sample_shape=data.sample_shape, num_classes=data.num_classes)
         mixer = self._build_mixer(data, model)
@@ -179,7 +180,7 @@ class TrainingSession:
             raise self._interrupted(stopper)
         reporter.stop()
 
-    def _evaluate(self, stopper: Stopper) -> dict[str, dict[str, Any]]:
+    def _evaluate(self, data: Data, stopper: Stopper) -> dict[str, dict[str, Any]]:
         """The final evaluators one by one; a signal ends the run between two of them, training being saved."""
         trainer = self.trainer
         distributed.sync_buffers(trainer.evaluated_model)
@@ -195,6 +196,7 @@ class TrainingSession:
                 batch_size=self.config.trainer.eval_batch_size,
                 world=self.world,
                 autocast=trainer.precision.autocast,
+                split=partial(data.eval_set, self.world.device),
             )
             found = {key: found[key] | result[key] for key in found}
         return found

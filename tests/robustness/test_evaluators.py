@@ -1,6 +1,9 @@
 """The evaluators by name: what they report, that they repeat, and that wrong settings are found before training."""
 
 import statistics
+from dataclasses import replace
+from types import SimpleNamespace
+from typing import ClassVar
 
 import pytest
 import torch
@@ -33,6 +36,11 @@ def trained():
         torch.nn.functional.cross_entropy(model(batch.inputs), batch.labels).backward()
         optimizer.step()
     return model, data.eval_set(CPU)
+
+
+def fitting(shape, splits=("test",)):
+    """All that the checks look at in a data set."""
+    return SimpleNamespace(name="toy", input_shape=shape, splits=splits)
 
 
 def run(trained, names=("clean", "noise", "occlusion"), settings=SETTINGS, batch_size=200):
@@ -102,7 +110,7 @@ def test_limits(trained):
 def test_defaults_and_order(trained):
     found = run(trained, names=["noise", "clean"], settings={})
     assert list(found["counts"]) == ["noise", "clean"]
-    assert set(EVALUATORS) == {"clean", "fgsm", "noise", "occlusion", "pgd"}
+    assert set(EVALUATORS) == {"clean", "fgsm", "noise", "occlusion", "pgd", "validation"}
 
 
 @pytest.mark.parametrize(
@@ -118,15 +126,62 @@ def test_defaults_and_order(trained):
             "evaluator.occlusion: occlusion block is 9 pixels, expected 1 to 8",
         ),
         (["occlusion"], {"occlusion": {"kind": "x"}}, "evaluator.occlusion: occlusion kind is 'x'"),
-        (["occlusion"], {"occlusion": {"fill": [0.1, 0.2]}}, "fill has 2 entries for images of 1 channels"),
+        (["occlusion"], {"occlusion": {"fill": [0.1, 0.2]}}, "fill has 2 entries for inputs of 1 channels"),
         (["a", "noise"], {"noise": {"b": 1}}, "evaluators has 'a'.*\n.*evaluator.noise.b"),
     ],
 )
 def test_wrong_settings(names, settings, message):
     with pytest.raises(ConfigError, match=message):
-        check_evaluators(names, settings, (1, 8, 8))
+        check_evaluators(names, settings, fitting((1, 8, 8)))
+
+
+def test_validation_needs_a_validation_split(trained):
+    with pytest.raises(ConfigError, match="evaluators has validation, but toy has no validation split; leave it out"):
+        check_evaluators(["clean", "validation"], {}, fitting((1, 8, 8)))
+    check_evaluators(["validation"], {}, fitting((1, 8, 8), ("test", "validation")))
+    model, eval_set = trained
+    asked = []
+    found = run_evaluators(
+        model,
+        eval_set,
+        names=["validation"],
+        settings={},
+        batch_size=50,
+        split=lambda name: asked.append(name) or eval_set,
+    )
+    expected = evaluate(model, eval_set, batch_size=50)
+    assert asked == ["validation"] and found["counts"] == {"validation": {"total": 597, "correct1": expected.correct1}}
+    assert found["metrics"] == {
+        "validation_top1": expected.top1, "validation_top1_error": expected.top1_error, "validation_loss": expected.loss
+    }  # fmt: skip
+
+
+def test_perturbations_stay_in_the_range_of_what_is_perceived(trained):
+    """Sound lies in [-1, 1]: an attack and noise may leave [0, 1] there, and not [-1, 1]."""
+    model, pixels = trained
+
+    class Sound:
+        num_samples, value_range = 20, (-1.0, 1.0)
+        seen: ClassVar[list[torch.Tensor]] = []
+
+        def batches(self, batch_size, rank=0, world_size=1):
+            for batch in pixels.batches(20):
+                yield replace(batch, inputs=batch.inputs * 2 - 1)
+                return
+
+        def normalise(self, inputs):
+            self.seen.append(inputs.detach())
+            return pixels.normalise((inputs + 1) / 2)
+
+    for name, settings in [("fgsm", {"eps_255": 51.0}), ("noise", {"sigma": 0.5})]:
+        Sound.seen.clear()
+        run_evaluators(model, Sound(), names=[name], settings={name: settings}, batch_size=20)
+        last = Sound.seen[-1]
+        assert last.min() == -1 and last.max() <= 1 and last.amin() < 0
 
 
 def test_good_settings_pass():
-    check_evaluators(["clean", "noise", "occlusion"], SETTINGS, (1, 8, 8))
-    check_evaluators(["occlusion"], {"occlusion": {"fill": [0.1, 0.2, 0.3], "kind": "grid", "block": 2}}, (3, 8, 8))
+    check_evaluators(["clean", "noise", "occlusion"], SETTINGS, fitting((1, 8, 8)))
+    check_evaluators(
+        ["occlusion"], {"occlusion": {"fill": [0.1, 0.2, 0.3], "kind": "grid", "block": 2}}, fitting((3, 8, 8))
+    )
