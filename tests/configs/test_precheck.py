@@ -72,7 +72,8 @@ def problems(*overrides: str, multirun: bool = False, name: str = "train") -> li
         ("evaluator.noise.sigma=-0.1", "evaluator.noise.sigma=-0.1: must be a number of at least 0"),
         ("evaluators=clean", "evaluators=clean: must be a list of names"),
         ("evaluators=[clean,nose]",
-         "evaluators=[clean,nose]: nose must be one of clean, fgsm, noise, occlusion, pgd, validation; did you mean noise?"),
+         "evaluators=[clean,nose]: nose must be one of clean, fgsm, noise, occlusion, pgd, validation; "
+         "did you mean noise?"),
         ("seed=0,1,2", "seed=0,1,2: several values need -m; for one list write 'seed=[0,1,2]'"),
         ("mixer.weights=[1,1", "mixer.weights=[1,1: cannot be read; check brackets and quotes: 'mixer.weights=[a,b]'"),
         ("verbose", "verbose: no value; write verbose=VALUE"),
