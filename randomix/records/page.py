@@ -10,7 +10,7 @@ from randomix.records.figures import inline
 from randomix.records.page_assets import SCRIPT, STYLE
 from randomix.records.record import RunRecord
 from randomix.records.render import EMPTY, Link, to_html
-from randomix.records.tables import Table, commit_text, hardware_text
+from randomix.records.tables import Table, commit_text, data_text, hardware_text
 
 FILL_COMMAND = "python train.py experiment=demo\npython scripts/make_tables.py outputs/demo --out outputs/demo/report"
 
@@ -57,7 +57,8 @@ def _document(title: str, header: str, main: str, footer: str = "") -> str:
 def _summary(records: Sequence[RunRecord]) -> str:
     methods = len({r.mixer.label for r in records})
     runs = len({r.run for r in records})
-    sets = ", ".join(dict.fromkeys(r.dataset for r in records))
+    made = {r.dataset: [x for x in records if x.dataset == r.dataset] for r in records}
+    sets = ", ".join(data_text(of) for of in made.values())
     return (
         f"{runs} run{'s' if runs > 1 else ''} of {methods} method{'s' if methods > 1 else ''} on {sets}. Each number "
         "is computed from recorded runs: open a cell to see them and their records. A cell without a run stays empty. "

@@ -127,7 +127,7 @@ def _table(setting: Setting, metrics: Sequence[str] | None, extra: Sequence[str]
     )
     first = setting.groups[0].first
     slug = re.sub(r"[^A-Za-z0-9_]+", "-", f"{first.dataset}-{first.model}") + f"-{setting.key}"
-    title = f"{first.dataset}, {first.model}" + (f" ({', '.join(extra)})" if extra else "")
+    title = f"{data_text(setting.records)}, {first.model}" + (f" ({', '.join(extra)})" if extra else "")
     notes = tuple(_notes(setting, columns, rows, measure))
     return Table(slug, title, caption(setting.records), tuple(columns), rows, notes, setting)
 
@@ -174,7 +174,7 @@ def caption(records: Sequence[RunRecord]) -> str:
     dates = sorted({r.finished[:10] for r in records if r.finished})
     when = "" if not dates else dates[0] if len(dates) == 1 else f"{dates[0]} to {dates[-1]}"
     parts = [
-        f"{first.dataset}: {sizes} samples",
+        f"{data_text(records)}: {sizes} samples",
         f"{first.model}, {epochs}",
         f"seed{'s' if len(seeds) > 1 else ''} {_ranges(seeds)}",
         _one_of(hardware_text(r) for r in records),
@@ -182,6 +182,12 @@ def caption(records: Sequence[RunRecord]) -> str:
         "commit " + _one_of(commit_text(r) for r in records),
     ]
     return "; ".join(parts) + (f"; {when}" if when else "") + "."
+
+
+def data_text(records: Sequence[RunRecord]) -> str:
+    """The data set's name; what is synthetic is said to be so wherever its name stands."""
+    made = {str(r.data.get("source", "of unknown origin")) for r in records if r.data.get("synthetic")}
+    return records[0].dataset + (f" (SYNTHETIC: {'; '.join(sorted(made))})" if made else "")
 
 
 def commit_text(record: RunRecord) -> str:

@@ -51,7 +51,7 @@ def config(method: str = "baseline", seed: int = 0, /, **changes: Any) -> dict[s
 
 def text(method: str = "baseline", seed: int = 0, error: float = 10.0, /, *, noise: float | None = 50.0,
          cpu: float = 1.0, provenance: dict[str, Any] | None = None, kind: str = "train",
-         **changes: Any) -> str:  # fmt: skip
+         data: dict[str, Any] | None = None, **changes: Any) -> str:  # fmt: skip
     """The JSON text of a record whose last clean error is ``error`` and best one 1 less."""
     history = [
         {"epoch": e, "lr": 0.1, "train_loss": 3.0 - e / 2, "soft_top1": 50.0, "seconds": 9.0 if e == 1 else 2 * cpu,
@@ -64,7 +64,7 @@ def text(method: str = "baseline", seed: int = 0, error: float = 10.0, /, *, noi
     return record.build_record(
         config(method, seed, **changes), kind=kind, evaluated={"metrics": metrics, "counts": {"clean": {"total": 597}}},
         candidates={method: 12}, mode=LABELS.get(method, ("", "m"))[1], provenance=PROVENANCE | (provenance or {}),
-        data={"sha256": "fake", "train_samples": 200, "test_samples": 597}, **parts,
+        data={"sha256": "fake", "train_samples": 200, "test_samples": 597} | (data or {}), **parts,
     )  # fmt: skip
 
 

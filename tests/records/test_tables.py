@@ -44,6 +44,14 @@ def test_rows_and_cells(table) -> None:
     assert [s.record.seed for s in table.rows[1].cells[0].statistic.samples] == [0, 1]
 
 
+def test_synthetic_data_say_so_wherever_they_are_named() -> None:
+    made = {"synthetic": True, "source": "words spoken by a program"}
+    (shown,) = build_tables([fake(data=made), fake("mixup", data=made)])
+    assert shown.title == "digits (SYNTHETIC: words spoken by a program), preact_resnet18"
+    assert shown.caption.startswith("digits (SYNTHETIC: words spoken by a program): 200 training")
+    assert "on digits (SYNTHETIC: words spoken by a program)." in page.to_page("t", [shown], {}, link)
+
+
 def test_caption_and_notes_come_from_the_records(table) -> None:
     assert table.caption == (
         "digits: 200 training and 597 test samples; preact_resnet18, 3 epochs of batches of 50; "
