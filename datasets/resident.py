@@ -3,14 +3,16 @@
 The array is padded, and for ``flip`` mirrored, once. An overlapping view then names every possible crop by one
 integer, the place of its first element, so that ordering, cropping and flipping a batch is a single
 ``index_select`` that copies whole rows. The integers of an epoch are computed on the host and sent in one copy.
+What is not an image (``datasets.audio``) brings a loader of its own with more integers a sample.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Generator, Iterator
+from abc import ABC, abstractmethod
+from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -22,28 +24,64 @@ from randomix.errors import ConfigError
 from randomix.rng import StepRng
 
 FULL_SCALE = {torch.uint8: 255.0, torch.int16: 32768.0}  # the stored value that means 1.0
+BLOCK_BYTES = 2**26  # of samples on their way to the device: files that are mapped are never in memory as a whole
+
+
+class Samples(Protocol):
+    """Samples (N, *S, C) that can be sliced: an array, or something that makes arrays of its slices."""
+
+    shape: tuple[int, ...]
+    dtype: np.dtype[Any]
+
+    def __getitem__(self, part: slice, /) -> np.ndarray:
+        """The samples of a slice."""
+
+    def __len__(self) -> int:
+        """N."""
+
+
+def blocks(samples: Samples) -> Iterator[tuple[slice, Tensor]]:
+    """The samples as tensors of up to BLOCK_BYTES on the host, each with its place."""
+    size = max(1, BLOCK_BYTES // max(1, math.prod(samples.shape[1:]) * samples.dtype.itemsize))
+    for start in range(0, len(samples), size):
+        part = slice(start, start + size)
+        yield part, host_tensor(samples[part])
+
+
+def on_device(samples: Samples, device: torch.device) -> Tensor:
+    """All samples as one tensor on ``device``, which shares the memory of a writable array on the host."""
+    if isinstance(samples, np.ndarray) and samples.flags.writeable:
+        return host_tensor(samples).to(device)
+    store = torch.empty(samples.shape, dtype=torch.from_numpy(np.empty(0, samples.dtype)).dtype, device=device)
+    for part, block in blocks(samples):
+        store[part] = block.to(device)
+    return store
 
 
 class Windows:
-    """Every window of shape S of padded images (N, *S, C), each addressed by one integer.
+    """Every window of shape S of padded samples (N, *S, C), each addressed by one integer.
 
     padding: zeros added on every side of each spatial dimension; mirror: hold a flipped copy of each image too,
     which doubles the memory (CIFAR: 240 MB each) and keeps flipping inside the copy of whole rows.
     """
 
-    def __init__(self, images: Tensor, padding: int, mirror: bool) -> None:
-        count, *spatial, channels = images.shape
+    def __init__(self, samples: Samples, padding: int, mirror: bool, device: torch.device | None = None) -> None:
+        count, *spatial, channels = samples.shape
         padded = [size + 2 * padding for size in spatial]
-        self.copies, self.padding, self.spatial = 1 + mirror, padding, spatial
-        store = images.new_zeros(count, self.copies, *padded, channels)
-        store[(slice(None), 0, *(slice(padding, padding + size) for size in spatial))] = images
-        if mirror:
-            store[:, 1] = store[:, 0].flip(-2)
+        self.copies, self.padding, self.spatial, self.channels = 1 + mirror, padding, spatial, channels
+        dtype = torch.from_numpy(np.empty(0, samples.dtype)).dtype
+        store = torch.zeros(count, self.copies, *padded, channels, dtype=dtype, device=device)
+        inside = tuple(slice(padding, padding + size) for size in spatial)
+        for part, block in blocks(samples):
+            store[(part, 0, *inside)] = block.to(store.device)
+            if mirror:
+                store[part, 1] = store[part, 0].flip(-2)
         strides = store.stride()[2:-1]
         extent = sum((size - 1) * stride for size, stride in zip(spatial, strides, strict=True)) + channels
         rows = (*spatial[:-1], spatial[-1] * channels)  # the last dimension and the channels are contiguous
         places = (store.numel() - extent) // channels + 1
         self.view = store.as_strided((places, *rows), (channels, *strides[:-1], 1))
+        self.full_scale = FULL_SCALE[dtype]
         self.pixels = math.prod(padded)
         self.steps = np.array([stride // channels for stride in strides])
 
@@ -52,6 +90,10 @@ class Windows:
         offsets = offsets.copy()
         offsets[:, -1] = np.where(flips, 2 * self.padding - offsets[:, -1], offsets[:, -1])  # crop, then mirror
         return (indices * self.copies + flips) * self.pixels + offsets @ self.steps
+
+    def take(self, places: Tensor) -> Tensor:
+        """The windows (n, *S[:-1], S[-1] * C) at ``places`` (n,), as float32 in the units of the store."""
+        return self.view.index_select(0, places).float()
 
 
 @dataclass(frozen=True)
@@ -72,7 +114,28 @@ def plan_epoch(seed: int, epoch: int, num_samples: int, dims: int, padding: int,
     return EpochPlan(order, offsets, flips)
 
 
-class ResidentTrainLoader:
+@dataclass(frozen=True)
+class Feed:
+    """Whose batches a loader makes: a global batch size, a seed, one rank of world_size, where and in which dtype."""
+
+    batch_size: int
+    seed: int
+    rank: int
+    world_size: int
+    device: torch.device
+    dtype: torch.dtype
+
+    def check(self, name: str, num_train: int, what: str) -> None:
+        """Raise ConfigError if the batch exceeds the ``num_train`` samples, called ``what``, or is no share a rank."""
+        if self.batch_size > num_train:
+            raise ConfigError([f"recipe.batch_size {self.batch_size} exceeds the {num_train} training {what} of "
+                               f"{name}; use recipe.batch_size={num_train} or less"])  # fmt: skip
+        if self.batch_size < 1 or self.batch_size % self.world_size:
+            raise ConfigError([f"recipe.batch_size {self.batch_size} does not divide by {self.world_size} processes; "
+                               f"use a multiple of {self.world_size}"])  # fmt: skip
+
+
+class WindowLoader(ABC):
     """One rank's training batches: rank r holds positions r * n .. (r + 1) * n - 1 of each global batch of n * W.
 
     Concatenated over ranks, the batches equal those of one process. The last incomplete batch is dropped.
@@ -80,70 +143,82 @@ class ResidentTrainLoader:
 
     replaced = 0
 
-    def __init__(
-        self, data: ArrayData, batch_size: int, seed: int, rank: int, world_size: int,
-        device: torch.device, dtype: torch.dtype,
-    ) -> None:  # fmt: skip
-        self.steps_per_epoch = data.num_train // batch_size
-        self._batch_size, self._seed, self._device, self._dtype = batch_size, seed, device, dtype
-        share = batch_size // world_size
-        self._share = slice(rank * share, (rank + 1) * share)
-        self._padding, self._flip, self._num_train = data.crop_padding, data.flip, data.num_train
-        images = host_tensor(data.train_images).to(device)
-        self._windows = Windows(images, data.crop_padding, data.flip)
-        self._labels = host_tensor(data.train_labels.astype(np.int64)).to(device)
-        std, mean = torch.tensor(data.std, device=device), torch.tensor(data.mean, device=device)
-        row = images.shape[-2]
-        self._scale = (1 / (FULL_SCALE[images.dtype] * std)).repeat(row)  # a whole row at once: no inner loop over C
-        self._shift = (-mean / std).repeat(row)
+    def __init__(self, samples: Samples, labels: np.ndarray, padding: int, flip: bool, feed: Feed) -> None:
+        self._feed, self._flip, self._num_train = feed, flip, len(samples)
+        self.steps_per_epoch = len(samples) // feed.batch_size
+        share = feed.batch_size // feed.world_size
+        self._share = slice(feed.rank * share, (feed.rank + 1) * share)
+        self._windows = Windows(samples, padding, flip, feed.device)
+        self._labels = host_tensor(labels.astype(np.int64)).to(feed.device)
         self._plan: tuple[int, Tensor] | None = None
 
     def batches(self, start: int, stop: int) -> Generator[Batch, None, None]:
         """The batches of global steps start .. stop - 1, inputs normalised in the loader's dtype."""
         for step in range(start, stop):
             epoch, index = divmod(step, self.steps_per_epoch)
-            indices, places = self._epoch(epoch)[:, index]
-            yield Batch(self._inputs(places), self._labels.index_select(0, indices), indices)
+            indices, *columns = self._epoch(epoch)[:, index]
+            yield Batch(self._inputs(*columns), self._labels.index_select(0, indices), indices)
 
     def _epoch(self, epoch: int) -> Tensor:
-        """The epoch's (2, steps, n) sample indices and window places on the device; the latest epoch is kept."""
+        """The epoch's (columns, steps, n) integers on the device, sample indices first; the latest epoch is kept."""
         if self._plan is None or self._plan[0] != epoch:
-            plan = plan_epoch(self._seed, epoch, self._num_train, len(self._windows.spatial), self._padding, self._flip)
-            places = self._windows.places(plan.order, plan.offsets, plan.flips)
-            used = self.steps_per_epoch * self._batch_size
-            both = np.stack([plan.order, places])[:, :used].reshape(2, self.steps_per_epoch, self._batch_size)
-            self._plan = epoch, to_device(both[:, :, self._share], self._device)
+            columns = np.stack(self._columns(epoch))[:, : self.steps_per_epoch * self._feed.batch_size]
+            columns = columns.reshape(len(columns), self.steps_per_epoch, self._feed.batch_size)
+            self._plan = epoch, to_device(columns[:, :, self._share], self._feed.device)
         return self._plan[1]
 
-    def _inputs(self, places: Tensor) -> Tensor:
-        rows = self._windows.view.index_select(0, places).float().mul_(self._scale).add_(self._shift)
-        return _channels_first(rows.to(self._dtype).view(len(places), *self._windows.spatial, -1))
+    def _columns(self, epoch: int) -> list[np.ndarray]:
+        """What the epoch shows, by global position: sample indices (N,), then the integers ``_inputs`` takes."""
+        windows = self._windows
+        dims = len(windows.spatial)
+        plan = plan_epoch(self._feed.seed, epoch, self._num_train, dims, windows.padding, self._flip)
+        return [plan.order, windows.places(plan.order, plan.offsets, plan.flips)]
+
+    @abstractmethod
+    def _inputs(self, places: Tensor, *columns: Tensor) -> Tensor:
+        """The normalised samples of the windows at ``places`` (n,), in the loader's dtype."""
+
+
+class ResidentTrainLoader(WindowLoader):
+    """Training batches of images: cropped, flipped and normalised by one gather, one product and one sum."""
+
+    def __init__(self, data: ArrayData, feed: Feed) -> None:
+        super().__init__(data.train_images, data.train_labels, data.crop_padding, data.flip, feed)
+        std, mean = torch.tensor(data.std, device=feed.device), torch.tensor(data.mean, device=feed.device)
+        row = self._windows.spatial[-1]
+        self._scale = (1 / (self._windows.full_scale * std)).repeat(row)  # a whole row at once: no inner loop over C
+        self._shift = (-mean / std).repeat(row)
+
+    def _inputs(self, places: Tensor, *columns: Tensor) -> Tensor:
+        rows = self._windows.take(places).mul_(self._scale).add_(self._shift)
+        return _channels_first(rows.to(self._feed.dtype).view(len(places), *self._windows.spatial, -1))
 
 
 class ResidentEvalSet:
-    """Held-out images (N, *S, C) on the device, yielded as pixels in [0, 1], each exactly once over all ranks."""
+    """Held-out samples (N, *S, C) on the device, yielded in [0, 1] (images) or [-1, 1], each once over all ranks."""
 
-    value_range = (0.0, 1.0)
-
-    def __init__(self, data: ArrayData, device: torch.device) -> None:
-        self.num_samples = data.num_test
-        self._images = host_tensor(data.test_images).to(device)
-        self._labels = host_tensor(data.test_labels.astype(np.int64)).to(device)
-        shape = (-1, *[1] * (data.test_images.ndim - 2))
-        self._mean = torch.tensor(data.mean, device=device).view(shape)
-        self._std = torch.tensor(data.std, device=device).view(shape)
+    def __init__(
+        self, samples: Samples, labels: np.ndarray, mean: Sequence[float], std: Sequence[float], device: torch.device
+    ) -> None:
+        self.num_samples = len(samples)
+        self._samples = on_device(samples, device)
+        self._labels = host_tensor(labels.astype(np.int64)).to(device)
+        self.value_range = (0.0, 1.0) if self._samples.dtype == torch.uint8 else (-1.0, 1.0)
+        shape = (-1, *[1] * (len(samples.shape) - 2))
+        self._mean = torch.tensor(mean, device=device).view(shape)
+        self._std = torch.tensor(std, device=device).view(shape)
 
     def batches(self, batch_size: int, rank: int = 0, world_size: int = 1) -> Iterator[Batch]:
-        """Samples rank, rank + world_size, ... in order; inputs (n, C, *S) float32 in [0, 1], not normalised."""
+        """Samples rank, rank + world_size, ... in order; inputs (n, C, *S) float32 in the value range."""
         for start in range(rank, self.num_samples, batch_size * world_size):
             part = slice(start, start + batch_size * world_size, world_size)
-            pixels = self._images[part].to(torch.float32, memory_format=torch.contiguous_format)
-            pixels = pixels.div_(FULL_SCALE[self._images.dtype])
+            pixels = self._samples[part].to(torch.float32, memory_format=torch.contiguous_format)
+            pixels = pixels.div_(FULL_SCALE[self._samples.dtype])
             indices = torch.arange(self.num_samples, device=self._labels.device)[part]
             yield Batch(_channels_first(pixels), self._labels[part], indices)
 
     def normalise(self, inputs: Tensor) -> Tensor:
-        """Pixels (n, C, *S) to what the network was trained on; differentiable."""
+        """Samples (n, C, *S) to what the network was trained on; differentiable."""
         return (inputs - self._mean) / self._std
 
 
@@ -207,19 +282,15 @@ class ArrayData:
         self, *, batch_size: int, seed: int, rank: int, world_size: int, device: torch.device, dtype: torch.dtype
     ) -> ResidentTrainLoader:
         """This rank's loader; raises ConfigError if ``batch_size`` exceeds the images or does not divide by ranks."""
-        if batch_size > self.num_train:
-            raise ConfigError([f"recipe.batch_size {batch_size} exceeds the {self.num_train} training images of "
-                               f"{self.name}; use recipe.batch_size={self.num_train} or less"])  # fmt: skip
-        if batch_size < 1 or batch_size % world_size:
-            raise ConfigError([f"recipe.batch_size {batch_size} does not divide by {world_size} processes; "
-                               f"use a multiple of {world_size}"])  # fmt: skip
-        return ResidentTrainLoader(self, batch_size, seed, rank, world_size, torch.device(device), dtype)
+        feed = Feed(batch_size, seed, rank, world_size, torch.device(device), dtype)
+        feed.check(self.name, self.num_train, "images")
+        return ResidentTrainLoader(self, feed)
 
     def eval_set(self, device: torch.device, split: str = "test") -> ResidentEvalSet:
         """The held-out images on ``device``; "test" is the only split."""
         if split != "test":
             raise ValueError(f"{self.name} has no split {split!r}, only 'test'")
-        return ResidentEvalSet(self, torch.device(device))
+        return ResidentEvalSet(self.test_images, self.test_labels, self.mean, self.std, torch.device(device))
 
     def describe(self) -> dict[str, Any]:
         """Source, checksums and sizes, for the record of a run; no paths."""

@@ -161,7 +161,7 @@ def test_channel_mismatch():
 
 def test_windows_address_every_crop():
     images = torch.arange(2 * 3 * 4 * 2, dtype=torch.uint8).view(2, 3, 4, 2)
-    windows = Windows(images, 1, mirror=True)
+    windows = Windows(images.numpy(), 1, mirror=True)
     padded = torch.nn.functional.pad(images, (0, 0, 1, 1, 1, 1))
     for index in range(2):
         for top in range(3):
