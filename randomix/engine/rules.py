@@ -198,6 +198,8 @@ RULES: dict[str, dict[str, Rule]] = {
         "dropout": BELOW_ONE,
         "conv_bias": FLAG,
         "init": choice("he", "torch"),
+        "stride_conv": Rule(int, "that is 1 or 2", lambda v: v in (1, 2)),
+        "final_norm_momentum": BELOW_ONE,
         "width_per_group": at_least(1),
         "zero_init_residual": FLAG,
     },

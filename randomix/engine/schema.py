@@ -80,6 +80,8 @@ class EvalDatasetConfig:
     """Where the data are now; everything else about them is what the run was trained with."""
 
     root: str | None = None  # null: where the run found them
+    cache: str | None = None  # folder of decoded arrays; null: as the run had it
+    workers: int | None = None  # processes that decode; null: as the run had it
 
 
 @dataclass

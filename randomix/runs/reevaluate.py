@@ -40,7 +40,7 @@ def evaluate_checkpoint(
     parsed = schema.parse(config, schema.EvalConfig)
     state = checkpoints.read(Path(path), map_location="cpu")
     run = yaml.safe_load(state["config"])
-    run["dataset"]["root"] = parsed.dataset.root or run["dataset"].get("root")
+    run["dataset"] |= {key: value for key, value in vars(parsed.dataset).items() if value is not None}
     data = data_factory(run["dataset"])
     check_evaluators(parsed.evaluators, parsed.evaluator, data)
     model = model_factory(run["model"], sample_shape=data.sample_shape, num_classes=data.num_classes)
