@@ -11,7 +11,13 @@ from randomix.errors import ConfigError
 if TYPE_CHECKING:
     from torch import nn
 
-MODULES = {"preact_resnet18": "preact_resnet"}  # name: the module of this package that defines build()
+MODULES = {  # name: the module of this package that defines build()
+    "preact_resnet18": "preact_resnet",
+    "preact_resnet18_1d": "preact_resnet",
+    "preact_resnet34": "preact_resnet",
+    "resnet50": "resnet",
+    "wrn_28_10": "wide_resnet",
+}
 
 
 def build(config: Mapping[str, Any], *, sample_shape: tuple[int, ...], num_classes: int) -> nn.Module:

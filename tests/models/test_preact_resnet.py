@@ -142,7 +142,7 @@ def test_gradients_reach_every_parameter():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"widht": 64}, "model.widht is not an option of this network; it takes width, blocks"),
+        ({"widht": 64}, "model.widht is not an option of preact_resnet18; it takes width, blocks"),
         ({"width": 0}, "model.width is 0, expected a number of channels >= 1"),
         ({"blocks": []}, r"model.blocks is \[\]"),
         ({"blocks": [2, 0]}, r"model.blocks is \[2, 0\]"),
@@ -161,5 +161,28 @@ def test_wrong_options_are_named(options, message):
 def test_unknown_network_and_shape():
     with pytest.raises(ConfigError, match=r"model.name is 'resnet19', expected one of preact_resnet18"):
         models.build({"name": "resnet19"}, sample_shape=(3, 32, 32), num_classes=10)
-    with pytest.raises(ConfigError, match=r"are \(1, 4, 4, 4\)"):
+    with pytest.raises(ConfigError, match=r"are \(1, 4, 4, 4\)$"):
         make((1, 4, 4, 4))
+
+
+def test_the_network_for_sound_refuses_images():
+    message = (
+        r"model.name is preact_resnet18_1d, which takes samples \(C, L\), but those of the data set are "
+        r"\(3, 8, 8\); use model=preact_resnet18$"
+    )
+    with pytest.raises(ConfigError, match=message):
+        models.build({"name": "preact_resnet18_1d"}, sample_shape=(3, 8, 8), num_classes=10)
+
+
+def test_the_network_for_sound_has_its_stem_and_count():
+    with torch.device("meta"):
+        model = models.build({"name": "preact_resnet18_1d"}, sample_shape=(1, 16000), num_classes=12)
+    assert sum(p.numel() for p in model.parameters()) == 3_851_980
+    assert (model.stem.kernel_size, model.stem.stride) == ((79,), (16,))
+
+
+def test_a_deeper_one():
+    with torch.device("meta"):
+        model = models.build({"name": "preact_resnet34"}, sample_shape=(3, 32, 32), num_classes=10)
+    assert [len(stage) for stage in model.stages] == [3, 4, 6, 3]
+    assert sum(p.numel() for p in model.parameters()) == 21_279_434
