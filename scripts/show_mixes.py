@@ -8,10 +8,9 @@ inside the network have no picture. The same arguments give the same one. Exit c
 from __future__ import annotations
 
 import argparse
-import itertools
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,7 +22,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from torch import nn
 
-    from randomix.engine.protocols import Data
+    from randomix.engine.protocols import Batch, Data
     from randomix.mixers.base import Mixer
     from randomix.types import MixedBatch
 
@@ -36,11 +35,15 @@ COMPANY = 20  # samples in a batch for methods that mix more than two, where a p
 
 @dataclass(frozen=True)
 class Panel:
-    """One picture of the sheet: pixels (C, *S) in [0, 1], a heading and a line below."""
+    """One picture of the sheet: pixels (C, *S) in [0, 1] or a signal (C, L), a heading and a line below.
+
+    own: the first sample; where a mixed signal is equal to it, it is drawn in another colour.
+    """
 
     pixels: torch.Tensor
     heading: str
     below: str
+    own: torch.Tensor | None = None
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -51,7 +54,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         if options.out.suffix not in ENDINGS:
             raise ValueError(f"--out {options.out}: the name must end in one of {', '.join(ENDINGS)}")
-        data = load_data(options.dataset, options.root)
+        data = load_data(options.dataset, options.root, options.set)
         network = load_network(options.network, data) if options.network is not None else None
         rows = sheet(data, options.mixers, samples=options.samples, seed=options.seed, network=network)
         draw(rows, options.out)
@@ -69,6 +72,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="show_mixes.py", description=__doc__.partition("\n")[0])
     parser.add_argument("--dataset", default="digits", help="a file of configs/dataset (default: digits)")
     parser.add_argument("--root", help="folder of the data, if not the configured one")
+    parser.add_argument("--set", nargs="+", default=[], metavar="KEY=VALUE", help="other settings of the data set")
     names = _options("mixer")
     parser.add_argument("--mixers", nargs="+", default=list(DEFAULT_MIXERS), choices=names, metavar="NAME",
                         help=f"of configs/mixer (default: {' '.join(DEFAULT_MIXERS)}): {', '.join(names)}")  # fmt: skip
@@ -90,13 +94,20 @@ def _settings(group: str, name: str) -> dict[str, Any]:
     return OmegaConf.to_container(OmegaConf.load(CHECKOUT / "configs" / group / f"{name}.yaml"), resolve=True)
 
 
-def load_data(name: str, root: str | None = None) -> Data:
-    """The data set of configs/dataset/NAME.yaml; ValueError names the choices for an unknown one."""
+def load_data(name: str, root: str | None = None, changes: Sequence[str] = ()) -> Data:
+    """The data set of configs/dataset/NAME.yaml with changes KEY=VALUE; ValueError names the choices."""
+    import yaml
+
     import datasets
 
     if name not in _options("dataset"):
         raise ValueError(f"--dataset {name}: choose from {', '.join(_options('dataset'))}")
     config = _settings("dataset", name)
+    for text in changes:
+        key, equals, value = text.partition("=")
+        if not equals or key not in config:
+            raise ValueError(f"--set {text}: expected KEY=VALUE with a key of {name}: {', '.join(config)}")
+        config[key] = yaml.safe_load(value)
     return datasets.build(config if root is None else config | {"root": root})
 
 
@@ -138,7 +149,8 @@ def sheet(
         mixer.check_shape(data.sample_shape)
     rows = []
     for row, (inputs, labels) in enumerate(pairs(data, samples, seed)):
-        own = [Panel(x, head, data.class_names[c]) for x, head, c in zip(inputs, ("a", "b"), labels, strict=True)]
+        own = [Panel(visible(data, x), head, data.class_names[c])
+               for x, head, c in zip(inputs, ("a", "b"), labels, strict=True)]  # fmt: skip
         rows.append(own + [mix_pair(m, data, inputs, labels, network=network, seed=seed + row) for m in built])
     return rows
 
@@ -154,11 +166,10 @@ def _require_picture(mixer: Mixer, network: nn.Module | None) -> None:
 
 
 def pairs(data: Data, count: int, seed: int) -> list[tuple[torch.Tensor, torch.Tensor]]:
-    """``count`` pairs (inputs (2, C, *S) in [0, 1], labels (2,)) of different classes from the test samples."""
+    """``count`` pairs (samples (2, C, *S) as methods get them, labels (2,)) of different classes from the test set."""
     import numpy as np
-    import torch
 
-    batch = next(iter(data.eval_set(torch.device("cpu")).batches(max(64, 8 * count))))
+    batch = _held_out(data, max(64, 8 * count))
     order = np.random.default_rng(seed).permutation(len(batch.labels)).tolist()
     found = []
     while order and len(found) < count:
@@ -173,20 +184,32 @@ def pairs(data: Data, count: int, seed: int) -> list[tuple[torch.Tensor, torch.T
     return found
 
 
+def _held_out(data: Data, count: int) -> Batch:
+    """``count`` test samples as methods get them: normalised, and features where the data are made into them.
+
+    The first ones, or from all over the set where those are of one class: it may come in the order of its classes.
+    """
+    import torch
+
+    eval_set = data.eval_set(torch.device("cpu"))
+    batch = next(iter(eval_set.batches(count)))
+    if len(batch.labels.unique()) == 1 and eval_set.num_samples > count:
+        batch = next(iter(eval_set.batches(count, 0, eval_set.num_samples // count)))
+    return replace(batch, inputs=eval_set.normalise(batch.inputs).contiguous())
+
+
 def mix_pair(
     mixer: Mixer, data: Data, inputs: torch.Tensor, labels: torch.Tensor, *, network: nn.Module | None, seed: int
 ) -> Panel:
     """The first draw of ``mixer`` that mixes the pair with a share in SHARES; else one among more samples, if any."""
     import torch
 
-    shape = (-1, *[1] * (inputs.ndim - 2))
-    mean, std = (torch.tensor(values).view(shape) for values in (data.mean, data.std))
-    (more,) = itertools.islice(data.eval_set(torch.device("cpu")).batches(COMPANY), 1)
+    more = _held_out(data, COMPANY)
     batches = [(inputs, labels)]
     if hasattr(mixer, "mix_with"):
         batches.append((torch.cat([inputs, more.inputs[2:]]), torch.cat([labels, more.labels[2:]])))
-    for pixels, classes in batches:
-        mixed, found = _first_good(mixer, (pixels - mean) / std, classes, network, seed)
+    for samples, classes in batches:
+        mixed, found = _first_good(mixer, samples, classes, network, seed)
         if found:
             break
     kinds = list(dict.fromkeys([*labels.tolist(), *mixed.targets[0].argsort(descending=True)[:3].tolist()]))
@@ -194,7 +217,20 @@ def mix_pair(
     shares = [(name, share) for i, (name, share) in enumerate(shares) if share > 0 or i < 2]
     used = f"{mixed.name}\n" if mixed.name not in ("", mixer.name) else ""
     below = "\n".join(f"{_short(n)}: {s:.0%}" for n, s in shares)  # a line each: names can be long
-    return Panel(mixed.inputs[0] * std + mean, type(mixer).__name__, f"{used}λ {float(mixed.lam[0]):.2f}\n{below}")
+    text = f"{used}λ {float(mixed.lam[0]):.2f}\n{below}"
+    return Panel(visible(data, mixed.inputs[0]), type(mixer).__name__, text, visible(data, inputs[0]))
+
+
+def visible(data: Data, sample: torch.Tensor) -> torch.Tensor:
+    """A normalised sample (C, *S) as it was before: pixels in [0, 1], sound in [-1, 1]; features moved to [0, 1]."""
+    import torch
+
+    shape = (-1, *[1] * (sample.ndim - 1))
+    mean, std = (torch.tensor(values).view(shape) for values in (data.mean, data.std))
+    shown = sample * std + mean
+    if data.input_shape != data.sample_shape:
+        shown = (shown - shown.min()) / (shown.max() - shown.min()).clamp(min=1e-6)
+    return shown
 
 
 def _first_good(
@@ -246,9 +282,15 @@ def draw(rows: Sequence[Sequence[Panel]], out: Path) -> None:
 
 
 def _draw_panel(axes: Axes, panel: Panel) -> None:
+    import numpy as np
+
     pixels = panel.pixels.float().cpu().numpy()
     if pixels.ndim == 2:  # a signal (C, L)
-        axes.plot(pixels.T, linewidth=0.6)
+        first = pixels if panel.own is None else panel.own.float().cpu().numpy()
+        same = abs(pixels - first) < 1e-6
+        for part, colour in ((same, "C0"), (~same, "C1")):
+            axes.plot(np.where(part, pixels, np.nan).T, linewidth=0.5, color=colour)
+        axes.set_ylim(-1.05 * abs(pixels).max(), 1.05 * abs(pixels).max())
         axes.set_box_aspect(0.6)
     elif pixels.shape[0] == 1:
         axes.imshow(pixels[0], cmap="gray", vmin=0, vmax=1, interpolation="nearest")

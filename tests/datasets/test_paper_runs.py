@@ -93,11 +93,7 @@ def test_two_epochs_then_the_same_after_a_stop(prepared, tmp_path, monkeypatch):
     root, overrides = prepared
     straight = train(config_for(overrides, root, tmp_path / "straight"))
     found = record.read(straight.record)
-    assert (
-        len(found.history) == 2
-        and found.data["train_samples"] > 0
-        and "checksum" not in json.dumps(found.data.get("root", ""))
-    )
+    assert len(found.history) == 2 and found.data["train_samples"] > 0
     assert str(root) not in straight.record.read_text()
     config = config_for(overrides, root, tmp_path / "resumed")
     monkeypatch.setattr(Stopper, "check", stop_once(Stopper.check, at=5))  # in the middle of the second epoch, or so
