@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -51,3 +52,17 @@ def check_train_size(name: str, train_size: int | None, available: int) -> int:
     if train_size is not None and train_size > available:
         raise ConfigError([f"dataset.train_size {train_size} exceeds the {available} training images of {name}"])
     return available if train_size is None else train_size
+
+
+def channel_values(config: Mapping[str, Any], key: str, default: tuple[float, ...]) -> tuple[float, ...]:
+    """``mean`` or ``std`` of ``config``, one a channel, or the default where it is null; raises ConfigError."""
+    values = config.get(key)
+    if values is None:
+        return default
+    if not isinstance(values, Sequence) or isinstance(values, str) or len(values) != len(default):
+        raise ConfigError([f"dataset.{key} is {values!r}, expected null or {len(default)} numbers, one a channel"])
+    low = 0 if key == "mean" else 1e-12
+    if not all(type(v) in (int, float) and low <= v < math.inf for v in values):
+        raise ConfigError([f"dataset.{key} is {values!r}, expected numbers "
+                           f"{'of at least 0' if key == 'mean' else 'above 0'}"])  # fmt: skip
+    return tuple(float(v) for v in values)
