@@ -1,0 +1,309 @@
+"""Getting a data set ready: download, check, unpack, verify, each step continued where an earlier call was cut off.
+
+One process a data set works, under a lock in the root folder; the others wait and find it done. Every file and folder
+gets its name last: what has its name is whole.
+"""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import itertools
+import os
+import shutil
+import sys
+import zlib
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from datasets import archives, download
+from datasets.places import data_root, prepare_command
+from datasets.prepare_progress import Progress, size_words
+from datasets.prepare_sets import Archive, Entry
+from datasets.prepared import check_tree, make_stamp, read_stamp, write_stamp
+from randomix.errors import DataError
+from randomix.files import storage_errors
+
+
+@dataclass(frozen=True)
+class Report:
+    """A data set that is ready: its folder, the space it takes, and the archives that were kept beside it."""
+
+    entry: Entry
+    folder: Path
+    files: int
+    bytes: int
+    kept: tuple[Path, ...] = ()
+
+    def __str__(self) -> str:
+        text = f"{self.entry.name}: ready in {self.folder} ({self.files} files, {size_words(self.bytes)})"
+        if not self.kept:
+            return text
+        size = size_words(sum(path.stat().st_size for path in self.kept))
+        return f"{text}; {' '.join(map(str, self.kept))} ({size}) can be deleted"
+
+
+@dataclass(frozen=True)
+class Job:
+    """One call of ``run``. url: the address before the archives' names, in place of the published ones."""
+
+    entry: Entry
+    root: Path
+    url: str | None
+    say: Callable[[str], None]
+    shown_root: str | None
+
+    @property
+    def folder(self) -> Path:
+        """Where the result goes; a link to another disk is followed, so that temporary names are on that disk."""
+        path = self.root / self.entry.folder
+        return path.resolve() if path.is_symlink() else path
+
+    @property
+    def fix(self) -> str:
+        """The words that end a message."""
+        return prepare_command(self.entry.command or self.entry.name, self.shown_root)
+
+    def find(self, archive: Archive) -> Path | None:
+        """The archive, if it lies in the root or, where data sets keep their own there, in the set's folder."""
+        places = [self.root] if self.entry.kind == "tree" else [self.folder, self.root]
+        return next((path for place in places if (path := place / archive.name).is_file()), None)
+
+
+def run(
+    entry: Entry, root: str | os.PathLike[str] | None = None, *, url: str | None = None, keep_archive: bool = True,
+    verify_only: bool = False, say: Callable[[str], None] | None = None,
+) -> Report:  # fmt: skip
+    """Prepare a data set below ``data_root(root)``; returns at once if it is there and whole.
+
+    entry: of prepare_sets.ENTRIES, or one of your own. url: a mirror. keep_archive: leave the downloaded archive
+    there. verify_only: change nothing. say: takes the lines of progress (default: stderr). Raises DataError,
+    StorageError; KeyboardInterrupt leaves what the next call continues.
+    """
+    job = Job(entry, data_root(root), url, say or _say, str(root) if root else None)
+    problem, prepare, report = _kind(entry)
+    wrong = problem(job)
+    if wrong and verify_only:
+        raise DataError(f"{job.folder}: {wrong}; {job.fix}")
+    if wrong:
+        with storage_errors(job.root):
+            job.root.mkdir(parents=True, exist_ok=True)
+            with _locked(job):
+                if problem(job):
+                    prepare(job)
+                if wrong := problem(job):  # written a moment ago
+                    raise DataError(f"{job.folder}: {wrong} after it was unpacked; check the disk, then {job.fix}")
+    elif verify_only:
+        _verify_archives(job)
+    if not (keep_archive or verify_only) and entry.kind == "tree":
+        _remove_archives(job)
+    return report(job)
+
+
+def obtain(job: Job, archive: Archive) -> Path:
+    """The archive, checked: the one that lies there, or a download. Another file of its name is set aside."""
+    path = job.find(archive)
+    if path is not None:
+        found = download.known_digest(path, archive.algorithm)
+        if found == archive.digest:
+            return path
+        with path.open("rb") as file:
+            what = archives.describe(file.read(64))
+        wrong = (f"{path}: expected {archive.algorithm} {archive.digest}, found {found} "
+                 f"({path.stat().st_size} bytes, {what})")  # fmt: skip
+        if not (job.url or archive.prefix):
+            raise DataError(f"{wrong}; get it again from {job.entry.page}, then {job.fix}")
+        job.say(f"{wrong}; moved to {set_aside(path).name}")
+    prefix = job.url or archive.prefix
+    if not prefix:
+        size = f" ({size_words(archive.size)})" if archive.size else ""
+        raise DataError(f"{archive.name}{size}: not found in {job.folder} or {job.root}, and it needs an account; get "
+                        f"it from {job.entry.page}, put it there, then {job.fix}")  # fmt: skip
+    target = (job.root if job.entry.kind == "tree" else job.folder) / archive.name
+    address = f"{prefix.rstrip('/')}/{archive.name}"
+    job.say(f"{job.entry.name}: downloading {download.shown(address)}")
+    download.fetch(address, target, digest=archive.digest, algorithm=archive.algorithm, size=archive.size)
+    return target
+
+
+def unpack(
+    job: Job, archive: Archive, target: Path, *, place: Callable[[str], str] | None, need: int | None,
+    check: Callable[[Path], str | None],
+) -> None:  # fmt: skip
+    """Unpack a checked archive into ``target`` with a stamp; a ``target`` that is there makes room in the end."""
+    path = obtain(job, archive)
+    job.say(f"{job.entry.name}: unpacking {path} into {target}")
+
+    def finish(part: Path) -> None:
+        seal(part, target, job, archive, check(part))
+
+    with Progress(path.name, path.stat().st_size) as progress:
+        archives.extract(path, target, max_bytes=job.entry.max_bytes, max_members=job.entry.max_members, need=need,
+                         place=place, finish=finish, progress=progress)  # fmt: skip
+
+
+def seal(part: Path, target: Path, job: Job, archive: Archive, wrong: str | None) -> None:
+    """Stamp the whole tree ``part`` and make room for it at ``target``; raises DataError if something is ``wrong``."""
+    if wrong:
+        raise DataError(f"{archive.name}: {wrong}; get the official archive")
+    official = f"{archive.algorithm}:{archive.digest}"
+    write_stamp(part, make_stamp(part, job.entry.name, {archive.name: official}))
+    if target.exists():
+        if read_stamp(target) is not None:
+            shutil.rmtree(target)  # ours, and damaged: this is the same again
+        else:
+            job.say(f"{target} was not made by this program; moved to {set_aside(target).name}")
+
+
+def set_aside(path: Path) -> Path:
+    """Give a file or folder that is in the way, and may be somebody's, the next free name NAME.old-N."""
+    free = (path.with_name(f"{path.name}.old-{number}") for number in itertools.count(1))
+    return path.rename(next(name for name in free if not name.exists()))
+
+
+def _structure_problem(entry: Entry, folder: Path) -> str | None:
+    """What ``folder`` lacks of the layout that ``entry`` promises."""
+    for name in entry.required:
+        if not (folder / name).is_file():
+            return f"expected the file {name}, found none"
+    for wanted, what in ((entry.subfolders, "folders"), (entry.counts, "files")):
+        for key, expected in wanted.items():
+            if (found := _count(folder / key, what == "folders")) != expected:
+                return f"expected {expected} {what} in {key}, found {found}"
+    return None
+
+
+def stamp_problem(folder: Path, official: dict[str, str]) -> str | None:
+    """Why ``folder`` is no intact tree of these archives, or None."""
+    if not folder.is_dir():
+        return "not there"
+    stamp = read_stamp(folder)
+    if stamp is None:
+        return "no stamp of this program"
+    if stamp.archives != official:
+        return f"made from other archives ({', '.join(stamp.archives.values())})"
+    return check_tree(folder, stamp)
+
+
+def _tree_problem(job: Job) -> str | None:
+    return stamp_problem(job.folder, job.entry.digests)
+
+
+def _prepare_tree(job: Job) -> None:
+    entry = job.entry
+    place = archives.below(entry.strip) if entry.strip else None
+    unpack(job, entry.archives[0], job.folder, place=place, need=entry.unpacked,
+           check=lambda part: _structure_problem(entry, part))  # fmt: skip
+
+
+def _tree_report(job: Job) -> Report:
+    stamp = read_stamp(job.folder)
+    assert stamp is not None
+    kept = tuple(path for archive in job.entry.archives if (path := job.find(archive)) is not None)
+    return Report(job.entry, job.root / job.entry.folder, stamp.files, stamp.bytes, kept)
+
+
+def _files_problem(job: Job) -> str | None:
+    for archive in job.entry.archives:
+        path = _either(job.folder, archive)
+        if path is None:
+            return f"{archive.name}: not there"
+        if not _is_right(path, archive, job.entry.max_bytes):
+            return f"{path.name}: expected {archive.algorithm} {archive.digest}, found another"
+    return None
+
+
+def _prepare_files(job: Job) -> None:
+    for archive in job.entry.archives:
+        path = _either(job.folder, archive)
+        if path is not None and path.name != archive.name and not _is_right(path, archive, job.entry.max_bytes):
+            job.say(f"{path}: expected MD5 {archive.content}, found another; moved to {set_aside(path).name}")
+            path = None
+        if path is None or not _is_right(path, archive, job.entry.max_bytes):
+            obtain(job, archive)
+
+
+def _files_report(job: Job) -> Report:
+    paths = [path for archive in job.entry.archives if (path := _either(job.folder, archive)) is not None]
+    return Report(job.entry, job.folder, len(paths), sum(path.stat().st_size for path in paths))
+
+
+def _either(folder: Path, archive: Archive) -> Path | None:
+    """The file, unpacked or not."""
+    names = (archive.name.removesuffix(".gz"), archive.name) if archive.content else (archive.name,)
+    return next((path for name in names if (path := folder / name).is_file()), None)
+
+
+def _is_right(path: Path, archive: Archive, max_bytes: int) -> bool:
+    """Whether a file is the published one, or has its content under another gzip header (Debian's), or without one."""
+    if path.name == archive.name and download.known_digest(path, archive.algorithm) == archive.digest:
+        return True
+    if not archive.content:
+        return False
+    digest, left = hashlib.md5(usedforsecurity=False), max_bytes
+    try:
+        with gzip.open(path) if path.name == archive.name else path.open("rb") as file:
+            while left > 0 and (chunk := file.read(archives.CHUNK)):
+                digest.update(chunk)
+                left -= len(chunk)
+    except (OSError, EOFError, zlib.error):
+        return False
+    return digest.hexdigest() == archive.content
+
+
+def _kind(entry: Entry) -> tuple[Callable[[Job], str | None], Callable[[Job], None], Callable[[Job], Report]]:
+    """What a kind of data set needs: the check that it is there, the way to get it, the report."""
+    if entry.kind == "imagenet":
+        from datasets import prepare_imagenet
+
+        return prepare_imagenet.problem, prepare_imagenet.prepare, prepare_imagenet.report
+    if entry.kind == "files":
+        return _files_problem, _prepare_files, _files_report
+    return _tree_problem, _prepare_tree, _tree_report
+
+
+def _verify_archives(job: Job) -> None:
+    """Read the archives that were kept as well."""
+    for archive in job.entry.archives if job.entry.kind != "files" else ():
+        path = job.find(archive)
+        if path is not None and (found := download.known_digest(path, archive.algorithm)) != archive.digest:
+            raise DataError(f"{path}: expected {archive.algorithm} {archive.digest}, found {found}; delete it "
+                            "(the unpacked files are right)")  # fmt: skip
+
+
+def _remove_archives(job: Job) -> None:
+    with storage_errors(job.root):
+        for path in (job.root / archive.name for archive in job.entry.archives):
+            path.unlink(missing_ok=True)
+            path.with_name(f".{path.name}.checked").unlink(missing_ok=True)
+
+
+def _count(folder: Path, folders: bool) -> int:
+    """How many folders, or files, ``folder`` holds, names with a dot in front left out."""
+    try:
+        with os.scandir(folder) as entries:
+            return sum(entry.is_dir() == folders for entry in entries if not entry.name.startswith("."))
+    except OSError:
+        return 0
+
+
+@contextmanager
+def _locked(job: Job) -> Iterator[None]:
+    from filelock import FileLock, Timeout
+
+    lock = FileLock(job.root / f".{job.entry.name}.prepare.lock")
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        job.say(f"{job.entry.name}: another process prepares it; waiting")
+        lock.acquire()
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def _say(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)
