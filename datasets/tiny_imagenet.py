@@ -1,0 +1,152 @@
+"""Tiny-ImageNet: 100,000 + 10,000 colour photographs, 64 x 64, of 200 of ImageNet's classes (Stanford CS231n, 2015).
+
+The held-out images are those of ``val``; ``test`` has no public labels and is ignored. The 110,000 JPEG files are
+decoded once, into a cache of 1.4 GB beside the set's folder, which is mapped from then on.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from datasets import tiny_tree
+from datasets.cache import cached_arrays
+from datasets.decoding import decode_rgb
+from datasets.options import channel_values, check_train_size, is_count, parse_options
+from datasets.places import find_folder, prepare_command
+from datasets.prepare_sets import ENTRIES
+from datasets.prepared import check_tree, read_stamp
+from datasets.resident import ArrayData
+from datasets.subsets import balanced_subset
+from datasets.tiny_tree import Photo, Tree
+from randomix.errors import ConfigError, DataError, StorageError
+
+NAME, FOLDER = "tiny_imagenet", "tiny-imagenet-200"
+SIDE = 64
+MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # ImageNet's, as FMix uses for this set
+DECODER = 1  # to be raised when this code decodes to other pixels
+
+
+def build(config: Mapping[str, Any]) -> ArrayData:
+    """Tiny-ImageNet with options root, cache, workers, train_size, crop_padding, flip, mean, std, verify.
+
+    Raises DataError for what is missing, damaged or (with ``verify``) not the official set, StorageError where the
+    cache cannot be written.
+    """
+    options = parse_options(config, extra=("root", "cache", "workers", "mean", "std"))
+    mean, std = channel_values(config, "mean", MEAN), channel_values(config, "std", STD)
+    workers = _workers(config.get("workers"))
+    folder = find_folder(NAME, config.get("root"), (FOLDER, "."), _is_tree)
+    fix = prepare_command(NAME, config.get("root"))
+    tree = tiny_tree.read_tree(folder, fix)
+    verified = _verify(tree, options.verify, fix)
+    arrays = _decoded(tree, config.get("cache"), workers, fix)
+    images, labels = arrays["train"], np.array([photo.label for photo in tree.train])
+    size = check_train_size(NAME, options.train_size, len(labels))
+    if size < len(labels):
+        chosen = balanced_subset(labels, size, f"{NAME}.train")
+        images, labels = images[chosen], labels[chosen]
+    return ArrayData(
+        name=NAME,
+        class_names=tree.names,
+        train_images=images,
+        train_labels=labels,
+        test_images=arrays["val"],
+        test_labels=np.array([photo.label for photo in tree.val]),
+        mean=mean,
+        std=std,
+        crop_padding=options.crop_padding,
+        flip=options.flip,
+        source={
+            "source": "Tiny-ImageNet" if verified else "files in Tiny-ImageNet's layout, not the official ones",
+            "verified": verified,
+            "sha256_of_names_and_sizes": tree.digest(),
+            "synthetic": False,
+        },
+    )
+
+
+def _workers(workers: object) -> int:
+    if workers is None:
+        return min(16, os.cpu_count() or 1)
+    if not is_count(workers, 0):
+        raise ConfigError([f"dataset.workers is {workers!r}, expected null or a number of threads >= 0"])
+    return int(workers)
+
+
+def _is_tree(folder: Path) -> bool:
+    return (folder / "wnids.txt").is_file() and (folder / "train").is_dir()
+
+
+def _verify(tree: Tree, verify: bool, fix: str) -> str | bool:
+    """What was verified; DataError with ``verify`` and one printed warning without if the set is another one."""
+    problem, evidence = next(tiny_tree.differences(tree), None), "classes, names and counts"
+    stamp = read_stamp(tree.folder)
+    if problem is None and stamp is not None and stamp.archives == ENTRIES[NAME].digests:
+        problem, evidence = check_tree(tree.folder, stamp), "names and sizes of all files as in the official archive"
+        problem = problem and f"{tree.folder}: {problem}"
+    if problem is None:
+        return evidence
+    if verify:
+        raise DataError(f"{problem}; {fix}, or set dataset.verify=false to use another set of this layout")
+    print(f"warning: {problem}; used because dataset.verify=false", file=sys.stderr)
+    return False
+
+
+def _decoded(tree: Tree, cache: str | None, workers: int, fix: str) -> dict[str, np.ndarray]:
+    """The images of both splits, (N, 64, 64, 3) uint8, decoded now or before."""
+    digest, count = tree.digest(), len(tree.train) + len(tree.val)
+    base = Path(cache).expanduser() if cache else Path(os.path.abspath(tree.folder)).parent / ".randomix-cache"
+    folder = base / f"{NAME}-{digest[:8]}"  # by content, not by path: a copy that kept its times finds it too
+
+    def make() -> dict[str, np.ndarray]:
+        print(f"{NAME}: decoding {count} images into {folder}, once", file=sys.stderr)
+        return {"train": decode(tree.train, workers, fix), "val": decode(tree.val, workers, fix)}
+
+    source = {"set": NAME, "decoder": DECODER, "files": digest, "times": tree.times()}
+    try:
+        return cached_arrays(folder, source, make, need=count * SIDE * SIDE * 3)
+    except StorageError as error:
+        raise StorageError(f"{error}; set dataset.cache=FOLDER to one where {NAME} can be kept decoded") from error
+
+
+def decode(photos: Sequence[Photo], workers: int, fix: str) -> np.ndarray:
+    """The pixels (N, 64, 64, 3) uint8 of JPEG files; raises DataError naming the first that is not one of that size.
+
+    Threads, because they overlap the waiting for files on network disks; processes would help only with the decoding,
+    13 s on one core for the whole set.
+    """
+    images = np.empty((len(photos), SIDE, SIDE, 3), np.uint8)
+
+    def run(start: int) -> None:
+        for i in range(start, min(start + 256, len(photos))):
+            images[i] = _pixels(photos[i].path, fix)
+
+    if workers == 0:
+        for start in range(0, len(photos), 256):
+            run(start)
+        return images
+    pool = ThreadPoolExecutor(workers)
+    try:
+        for _ in pool.map(run, range(0, len(photos), 256)):  # in order: the first error comes first
+            pass
+    finally:
+        pool.shutdown(cancel_futures=True)  # an error does not wait for the rest
+    return images
+
+
+def _pixels(path: str, fix: str) -> np.ndarray:
+    try:
+        pixels = decode_rgb(path, formats=("JPEG",))
+    except DataError as error:
+        raise DataError(f"{error}, or {fix}") from error
+    if pixels.shape != (SIDE, SIDE, 3):
+        raise DataError(f"{path}: expected an image of {SIDE} x {SIDE} pixels, found {pixels.shape[0]} x "
+                        f"{pixels.shape[1]}; {fix}")  # fmt: skip
+    return pixels
