@@ -1,11 +1,8 @@
-"""Fashion-MNIST: the IDX reader, the places it is looked for in, checksums, and the download against a local server."""
+"""Fashion-MNIST: the IDX reader, the places it is looked for in, and checksums; test_prepare.py gets it."""
 
-import functools
 import gzip
-import http.server
-import shutil
 import struct
-import threading
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,6 +10,7 @@ import pytest
 import datasets
 from datasets import fashion_mnist
 from datasets.idx import read_idx
+from datasets.prepare_sets import ENTRIES
 from randomix.errors import DataError
 
 needs_debian = pytest.mark.skipif(
@@ -47,8 +45,8 @@ def toy(monkeypatch):
     """Toy files that count as the genuine ones, no Debian package and no network."""
     files = toy_files()
     monkeypatch.setattr(fashion_mnist, "CONTENT_MD5", {n: fashion_mnist.idx_md5(a) for n, a in files.items()})
-    monkeypatch.setattr(fashion_mnist, "DEBIAN", fashion_mnist.CACHE / "nowhere")
-    monkeypatch.setattr(fashion_mnist, "MIRROR", "http://127.0.0.1:9")
+    monkeypatch.setattr(fashion_mnist, "DEBIAN", Path("nowhere"))
+    monkeypatch.delenv("RANDOMIX_DATA", raising=False)
     return files
 
 
@@ -68,11 +66,13 @@ def test_found_in_every_layout(toy, tmp_path, where, compress):
     assert np.bincount(build(tmp_path, train_size=20).train_labels).tolist() == [2] * 10
 
 
-def test_missing_says_the_three_ways(toy, tmp_path):
+def test_missing_says_the_three_ways(toy, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
     with pytest.raises(DataError) as caught:
-        build(tmp_path)
+        datasets.build({"name": "fashion_mnist", "root": None})
     text = str(caught.value)
-    assert "dataset-fashion-mnist" in text and "dataset.root=" in text and "network" in text and "\n" not in text
+    assert "dataset-fashion-mnist" in text and "dataset.root=" in text and "\n" not in text
+    assert "run: python scripts/prepare_data.py fashion_mnist" in text and not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize("verify", [True, False])
@@ -84,10 +84,15 @@ def test_a_root_that_is_given_is_the_only_place(toy, tmp_path, monkeypatch, veri
         build(mistyped, verify=verify)
     assert "\n" not in str(caught.value) and not mistyped.exists()
     mistyped.mkdir()
-    with pytest.raises(DataError, match=r"not found in .*mistyped and the download failed"):
+    with pytest.raises(
+        DataError, match=r"not found in .*mistyped; run: .*prepare_data.py fashion_mnist --root .*mistyped"
+    ):
         build(mistyped, verify=verify)
     monkeypatch.chdir(tmp_path)
     assert datasets.build({"name": "fashion_mnist", "root": None}).num_train == 40
+    write(tmp_path / "elsewhere", toy_files(30))
+    monkeypatch.setenv("RANDOMIX_DATA", str(tmp_path / "elsewhere"))
+    assert datasets.build({"name": "fashion_mnist", "root": None, "verify": False}).num_train == 30
 
 
 def test_other_content_is_refused_unless_asked_for(toy, tmp_path, capsys):
@@ -153,60 +158,6 @@ def test_broken_compression_and_missing_file(tmp_path):
         read_idx(tmp_path / "nothing", 3)
 
 
-@pytest.fixture
-def server(tmp_path):
-    folder = tmp_path / "served"
-    folder.mkdir()
-    handler = functools.partial(Handler, directory=str(folder))
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as running:
-        Handler.paths = []
-        threading.Thread(target=running.serve_forever, daemon=True).start()
-        yield folder, f"http://127.0.0.1:{running.server_address[1]}"
-        running.shutdown()
-
-
-class Handler(http.server.SimpleHTTPRequestHandler):
-    paths: list[str]
-
-    def do_GET(self):
-        self.paths.append(self.path)
-        super().do_GET()
-
-    def log_message(self, *args):
-        pass
-
-
-def test_download(toy, tmp_path, server, monkeypatch):
-    folder, url = server
-    write(folder, toy)
-    digests = {name: fashion_mnist.file_digest(folder / f"{name}.gz", "md5") for name in toy}
-    monkeypatch.setattr(fashion_mnist, "GZIP_MD5", digests)
-    monkeypatch.setattr(fashion_mnist, "MIRROR", url)
-    root = tmp_path / "root"
-    root.mkdir()
-    damaged_name = "t10k-labels-idx1-ubyte.gz"
-    good = (folder / damaged_name).read_bytes()
-    (folder / damaged_name).write_bytes(good[:-3])
-    with pytest.raises(DataError, match=r"t10k-labels-idx1-ubyte.gz: expected MD5 .*try again"):
-        build(root)
-    assert not (root / "FashionMNIST/raw" / damaged_name).exists()
-    (folder / damaged_name).write_bytes(good)
-    built: list[int] = []
-    threads = [threading.Thread(target=lambda: built.append(build(root).num_train)) for _ in range(4)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert built == [40] * 4 and Handler.paths.count("/train-images-idx3-ubyte.gz") == 1
-    assert Handler.paths.count(f"/{damaged_name}") == 2
-    assert not list(root.rglob("*.part"))
-    (folder / damaged_name).unlink()
-    shutil.rmtree(root)
-    root.mkdir()
-    with pytest.raises(DataError, match=r"the download failed \(HTTP Error 404"):
-        build(root)
-
-
 @needs_debian
 def test_debian_package_is_the_published_set(monkeypatch, tmp_path):
     """With the published gzip header put back, Debian's small files have the published MD5s: the data are the same."""
@@ -214,10 +165,11 @@ def test_debian_package_is_the_published_set(monkeypatch, tmp_path):
 
     stamps = {"t10k-labels-idx1-ubyte": 1504176627, "train-labels-idx1-ubyte": 1504176606,
               "t10k-images-idx3-ubyte": 1504176627}  # fmt: skip
+    published = {archive.name: archive.digest for archive in ENTRIES["fashion_mnist"].archives}
     for name, stamp in stamps.items():
         stored = (fashion_mnist.DEBIAN / f"{name}.gz").read_bytes()
         header = b"\x1f\x8b\x08\x08" + struct.pack("<I", stamp) + b"\0\x03" + name.encode() + b"\0"
-        assert hashlib.md5(header + stored[10:]).hexdigest() == fashion_mnist.GZIP_MD5[name]
+        assert hashlib.md5(header + stored[10:]).hexdigest() == published[f"{name}.gz"]
     monkeypatch.chdir(tmp_path)
     data = datasets.build({"name": "fashion_mnist"})
     assert (data.num_train, data.num_test) == (60000, 10000)
