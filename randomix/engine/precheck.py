@@ -207,9 +207,21 @@ class _Reader:
             yield one_line(error)
             return
         problems = [_with_weights(p, overrides) for p in validate(plain, self.schema, known)]
+        problems = [self._of_recipe(p, plain, base) for p in problems]
         yield from (p for p in problems if not _below(p, self.wrong_groups))
         reported = {p.partition(":")[0].partition("=")[0] for p in problems}
         yield from (text for key, text in later if not _below(key, reported | self.wrong_groups))
+
+    def _of_recipe(self, problem: str, plain: Mapping[str, Any], base: tuple[str, ...]) -> str:
+        """Who chose a recipe that sets a key which another section lacks did not write that key: name the recipe."""
+        key, text = problem.partition(":")[::2]
+        recipe, section = self._compose(base)[1].runtime.choices.get("recipe"), key.partition(".")[0]
+        if recipe is None or section == "recipe" or not text.startswith(" unknown key"):
+            return problem
+        if not _has(self.repository.load_config(f"recipe/{recipe}").config, key):
+            return problem
+        name = plain[section].get("name")
+        return f"recipe={recipe}: sets {key}, which {section}={name} lacks; take another recipe, or write ~{key}"
 
     def _apply(self, override: Override, config: DictConfig) -> Iterator[tuple[str, str]]:
         """Carry an override out on ``config``; yields (key, problem) for what Hydra will refuse."""
