@@ -75,6 +75,7 @@ class Tree:
 
     def announce(self, member: str, size: int) -> None:
         """Refuse a member by its header alone."""
+        self._path(member)
         self.members += 1
         if self.members > self.limits.max_members:
             raise Refused(member, f"expected at most {self.limits.max_members} members")

@@ -64,7 +64,7 @@ def extract(
 
 
 def archive_kind(archive: Path) -> str:
-    """ "tar", "tar.gz", "zip" or "gz": what the name says, if the first bytes agree; raises DataError if not."""
+    """What the name says, "tar", "tar.gz", "zip" or "gz", if the first bytes agree; raises DataError if not."""
     name = archive.name.lower()
     kind = "tar.gz" if name.endswith((".tar.gz", ".tgz")) else name.rpartition(".")[2]
     if kind not in _UNPACK:
