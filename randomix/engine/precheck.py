@@ -215,8 +215,8 @@ class _Reader:
     def _of_recipe(self, problem: str, plain: Mapping[str, Any], base: tuple[str, ...]) -> str:
         """Who chose a recipe that sets a key which another section lacks did not write that key: name the recipe."""
         key, text = problem.partition(":")[::2]
-        recipe, section = self._compose(base)[1].runtime.choices.get("recipe"), key.partition(".")[0]
-        if recipe is None or section == "recipe" or not text.startswith(" unknown key"):
+        recipe, (section, dot, _) = self._compose(base)[1].runtime.choices.get("recipe"), key.partition(".")
+        if recipe is None or not dot or not text.startswith(" unknown key"):
             return problem
         if not _has(self.repository.load_config(f"recipe/{recipe}").config, key):
             return problem
