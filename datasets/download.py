@@ -288,7 +288,7 @@ def known_digest(path: Path, algorithm: str) -> str:
     from datasets.integrity import file_digest
 
     status = path.stat()
-    with contextlib.suppress(OSError, ValueError):
+    with contextlib.suppress(OSError, ValueError, AttributeError):  # no note, or not one of ours
         note = json.loads(path.with_name(f".{path.name}.checked").read_text())
         if [note.get(key) for key in ("size", "mtime_ns")] == [
             status.st_size,
