@@ -3,6 +3,7 @@
     python scripts/benchmark.py loop            full loop against a bare step, a peer-style and an airbench-style loop
     python scripts/benchmark.py step            cost of every method against Baseline (the paper's "Cost", Table 2)
     python scripts/benchmark.py mixers          the mixing operation alone, against plain implementations
+    python scripts/benchmark.py networks        parameters, FLOPs, a real step and peak memory of every network
 
 On a GPU add ``--device cuda`` (and ``--compile``). Writes NAME.json and NAME.md to --out (outputs/bench); those to
 commit go to ``--out results/benchmarks``. Exit codes: 0 done, 2 wrong argument.
@@ -22,7 +23,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import torch
 
-from bench import loops, operations, report
+from bench import loops, networks, operations, report
 from bench.measure import interleaved
 from randomix import mixers
 from randomix.engine.optim import resolve_precision
@@ -58,7 +59,12 @@ def mixers_suite(setting: loops.Setting, rounds: int) -> report.Table:
     return report.Table("mixers", interleaved(cases, rounds, progress=_note), next(iter(cases)), setting)
 
 
-SUITES = {"loop": loop_suite, "step": step_suite, "mixers": mixers_suite}
+def networks_suite(setting: loops.Setting, rounds: int) -> networks.Table:
+    """Every network at the paper's sizes; of the setting only device and precision matter."""
+    return networks.measure(setting.device, setting.precision, torch.get_num_threads(), rounds, _note)
+
+
+SUITES = {"loop": loop_suite, "step": step_suite, "mixers": mixers_suite, "networks": networks_suite}
 
 
 def _note(text: str) -> None:
@@ -79,7 +85,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--compile", action="store_true")
     parser.add_argument("--out", type=Path, default=Path("outputs/bench"),
                         help="default: outputs/bench; results/benchmarks to commit them")  # fmt: skip
-    parser.add_argument("--name", help="of the files; default: SUITE-DEVICE-wWIDTH")
+    parser.add_argument("--name", help="of the files; default: SUITE-DEVICE-wWIDTH, or networks-DEVICE")
     return parser
 
 
@@ -107,7 +113,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         device=options.device, precision=options.precision, compile=options.compile,
     )  # fmt: skip
     table = SUITES[options.suite](setting, options.rounds)
-    name = options.name or f"{options.suite}-{options.device}-w{options.width}"
+    width = "" if options.suite == "networks" else f"-w{options.width}"
+    name = options.name or f"{options.suite}-{options.device}{width}"
     options.out.mkdir(parents=True, exist_ok=True)
     content = table.as_dict(threads=options.threads)
     (options.out / f"{name}.json").write_text(json.dumps(content, indent=1, sort_keys=True) + "\n")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import subprocess
 import sys
 from pathlib import Path
@@ -44,3 +45,27 @@ def test_committed_measurements_are_not_overwritten_by_default(tmp_path: Path) -
         "outputs/bench/mixers-cpu-w16.json",
         "outputs/bench/mixers-cpu-w16.md",
     ]
+
+
+def test_a_network_is_counted_and_run(benchmark) -> None:
+    from bench import networks
+
+    small = networks.CASES[-1]
+    counted = networks.count(small)
+    assert (counted["parameters"], counted["as_expected"]) == (700_794, True)
+    changed = dataclasses.replace(small, model=small.model | {"width": 17})
+    assert not networks.count(changed)["as_expected"]
+    row = networks.run(dataclasses.replace(small, batch=2), 1, torch.device("cpu"), "auto")
+    assert row["gradients_finite"]
+    assert 0 < row["memory_before_mib"] <= row["memory_mib"]
+    content = networks.Table({"small": counted | row}, 1, "cpu", "auto", 0.0).as_dict(threads=1)
+    assert "as expected." in networks.Table(content["rows"], 1, "cpu", "auto", 0.0).markdown(content)
+    wrong = {"other": counted | row | {"as_expected": False}}
+    assert "NOT as expected: other." in networks.Table(wrong, 1, "cpu", "auto", 0.0).markdown(content)
+
+
+def test_a_network_that_fails_is_named(benchmark) -> None:
+    from bench import networks
+
+    with pytest.raises(RuntimeError, match=r"PreAct-ResNet18 width 16, 32 x 32 ended with code 1: KeyError: .nonsense"):
+        networks._in_own_process(len(networks.CASES) - 1, 1, "cpu", "nonsense", 1)

@@ -1,0 +1,205 @@
+"""What every network costs at the paper's sizes: parameters and FLOPs, counted, and a real step in its own process.
+
+The expected FLOPs (2 x multiply-add of convolutions and linear layers) are those that the floors in seconds per epoch
+were made from; a network that has changed differs from them. The memory is the process's own peak, as every network
+runs in a process that has seen no other.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+from torch.utils.flop_counter import FlopCounterMode
+
+import models
+from bench.measure import quartiles, timed
+from randomix.engine.optim import resolve_precision
+from randomix.records import provenance
+
+PUZZLEMIX = {"stem_norm": False, "shortcut": "raw"}
+
+
+@dataclass(frozen=True)
+class Case:
+    """A network at a size of the paper; forward and step (forward + backward): expected GFLOP a sample."""
+
+    label: str
+    model: dict[str, Any]
+    sample_shape: tuple[int, ...]
+    num_classes: int
+    batch: int
+    forward: float
+    step: float
+
+    def build(self) -> nn.Module:
+        """The network, with weights that are the same every time."""
+        torch.manual_seed(0)
+        return models.build(self.model, sample_shape=self.sample_shape, num_classes=self.num_classes)
+
+
+def _case(label: str, name: str, shape: tuple[int, ...], classes: int, batch: int, forward: float, step: float,
+          **options: Any) -> Case:  # fmt: skip
+    return Case(label, {"name": name, **options}, shape, classes, batch, forward, step)
+
+
+CASES = (
+    _case("PreAct-ResNet18, 32 x 32", "preact_resnet18", (3, 32, 32), 10, 32, 1.111, 3.329),
+    _case("PreAct-ResNet18, 64 x 64, stem stride 1", "preact_resnet18", (3, 64, 64), 200, 8, 4.444, 13.316),
+    _case("PreAct-ResNet18, 64 x 64, Puzzle Mix's", "preact_resnet18", (3, 64, 64), 200, 32, 1.111, 3.330,
+          stem_stride=2, **PUZZLEMIX),
+    _case("WRN-28-10, 32 x 32", "wrn_28_10", (3, 32, 32), 10, 4, 10.487, 31.459),
+    _case("ResNet-50, 224 x 224", "resnet50", (3, 224, 224), 1000, 4, 8.178, 24.299),
+    _case("ResNet-50, 160 x 160", "resnet50", (3, 160, 160), 1000, 8, 4.175, 12.404),
+    _case("1-D PreAct-ResNet18, 16,000, kernel 3 stride 1", "preact_resnet18_1d", (1, 16000), 12, 4, 21.764, 65.286,
+          stem_kernel=3, stem_stride=1),
+    _case("1-D PreAct-ResNet18, 16,000, kernel 9 stride 4", "preact_resnet18_1d", (1, 16000), 12, 8, 5.444, 16.328,
+          stem_kernel=9, stem_stride=4),
+    _case("1-D PreAct-ResNet18, 16,000, kernel 79 stride 16", "preact_resnet18_1d", (1, 16000), 12, 32, 1.370, 4.100),
+    _case("PreAct-ResNet18 width 16, 32 x 32", "preact_resnet18", (3, 32, 32), 10, 32, 0.070, 0.209, width=16),
+)  # fmt: skip
+
+
+def count(case: Case) -> dict[str, Any]:
+    """Parameters and GFLOP of one sample, counted without computing anything."""
+    with torch.device("meta"):
+        model, sample, gflop = case.build(), torch.empty(1, *case.sample_shape), []
+        for backward in (False, True):
+            with FlopCounterMode(display=False) as counter:
+                logits = model(sample)
+                if backward:
+                    logits.sum().backward()
+            gflop.append(counter.get_total_flops() / 1e9)
+    expected = [case.forward, case.step]
+    return {
+        "model": case.model,
+        "sample_shape": case.sample_shape,
+        "num_classes": case.num_classes,
+        "parameters": sum(p.numel() for p in model.parameters()),
+        "gflop_forward": gflop[0],
+        "gflop_step": gflop[1],
+        "gflop_expected": expected,
+        "as_expected": [round(g, 3) for g in gflop] == expected,
+    }
+
+
+def run(case: Case, rounds: int, device: torch.device, precision_name: str) -> dict[str, Any]:
+    """Forward and backward passes of a batch in training mode: seconds of each after one to warm up, and memory."""
+    before, precision = _peak_memory(device), resolve_precision(precision_name, device)
+    model, inputs = case.build().to(device).train(), torch.randn(case.batch, *case.sample_shape, device=device)
+    if inputs.ndim == 4:
+        model = model.to(memory_format=torch.channels_last)
+        inputs = inputs.to(memory_format=torch.channels_last)
+    targets = torch.arange(case.batch, device=device) % case.num_classes
+
+    def step() -> None:
+        model.zero_grad(set_to_none=True)
+        with precision.autocast():
+            logits = model(inputs)
+        F.cross_entropy(logits.float(), targets).backward()
+
+    samples = [timed(step) for _ in range(rounds + 1)][1:]
+    finite = all(bool(p.grad.isfinite().all()) for p in model.parameters() if p.grad is not None)
+    return {
+        "batch": case.batch,
+        "cpu_seconds": list(quartiles([s.cpu for s in samples])),
+        "wall_seconds": list(quartiles([s.wall for s in samples])),
+        "memory_mib": _peak_memory(device) / 2**20,
+        "memory_before_mib": before / 2**20,
+        "gradients_finite": finite and all(p.grad is not None for p in model.parameters()),
+    }
+
+
+def _peak_memory(device: torch.device) -> float:
+    """The most bytes used so far: of the GPU's memory, or resident ones of this process alone.
+
+    Not ``ru_maxrss``: a process inherits that of the one that started it.
+    """
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return 1024.0 * int(next(line.split()[1] for line in lines if line.startswith("VmHWM")))
+
+
+def _in_own_process(index: int, rounds: int, device: str, precision: str, threads: int) -> dict[str, Any]:
+    """``run`` in a fresh interpreter."""
+    path = [str(Path(__file__).resolve().parents[i]) for i in (1, 2)]
+    code = (
+        f"import sys; sys.path[:0] = {path!r}; import json, torch; torch.set_num_threads({threads});"
+        f"torch.backends.cudnn.benchmark = True; from bench import networks as n;"
+        f"print(json.dumps(n.run(n.CASES[{index}], {rounds}, torch.device({device!r}), {precision!r})))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise RuntimeError(
+            f"{CASES[index].label} ended with code {done.returncode}: {(done.stderr.strip() or 'killed').splitlines()[-1]}"
+        )
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+@dataclass(frozen=True)
+class Table:
+    """What was counted and measured, by network."""
+
+    rows: dict[str, dict[str, Any]]
+    rounds: int
+    device: str
+    precision: str
+    started: float
+
+    def as_dict(self, threads: int) -> dict[str, Any]:
+        """Everything measured, with the environment."""
+        where = provenance.collect(
+            world_size=1, device=self.device, precision=self.precision, threads=threads, started=self.started
+        )
+        return {"suite": "networks", "rounds": self.rounds, "rows": self.rows, "provenance": where}
+
+    def markdown(self, content: dict[str, Any]) -> str:
+        """The table that people read."""
+        where = content["provenance"]
+        machine = where["hardware"].get("gpu") if self.device == "cuda" else where["hardware"]["cpu"]
+        wrong = [name for name, row in self.rows.items() if not row["as_expected"]]
+        agrees = "as expected" if not wrong else "NOT as expected: " + ", ".join(wrong)
+        lines = [
+            "# Benchmark: networks",
+            "",
+            f"One forward and backward pass in training mode at the paper's sizes, {self.device}, "
+            f"{where['precision']}, channels last for images, {where['threads']} thread(s), median of {self.rounds} after "
+            f"one to warm up, a process for each network; {machine}, torch {where['versions']['torch']}.",
+            f"GFLOP a sample: 2 x multiply-add, {agrees}. "
+            "Memory: peak of the process, and what it had before the network was made.",
+            "",
+            "| network | parameters | GFLOP forward | GFLOP step | batch | CPU s | wall s | samples per CPU s | "
+            "GFLOP per CPU s | peak MiB (before) |",
+            "|---|---|---|---|---|---|---|---|---|---|",
+        ]
+        return "\n".join([*lines, *map(_line, self.rows.items())]) + "\n"
+
+
+def _line(named: tuple[str, dict[str, Any]]) -> str:
+    name, row = named
+    cpu, wall = row["cpu_seconds"][1], row["wall_seconds"][1]
+    rate = row["batch"] / cpu
+    cells = [name, f"{row['parameters']:,}", f"{row['gflop_forward']:.3f}", f"{row['gflop_step']:.3f}",
+             str(row["batch"]), f"{cpu:.3f}", f"{wall:.3f}", f"{rate:.2f}", f"{rate * row['gflop_step']:.0f}",
+             f"{row['memory_mib']:.0f} ({row['memory_before_mib']:.0f})"]  # fmt: skip
+    return "| " + " | ".join(cells) + " |"
+
+
+def measure(device: str, precision: str, threads: int, rounds: int, progress: Callable[[str], None]) -> Table:
+    """Count and run every network."""
+    rows, started = {}, time.time()
+    for index, case in enumerate(CASES):
+        progress(f"{case.label:60s}")
+        rows[case.label] = count(case) | _in_own_process(index, rounds, device, precision, threads)
+    name = resolve_precision(precision, torch.device(device)).name
+    return Table(rows, rounds, device, name, started)
