@@ -40,7 +40,7 @@ def load_batch(data: bytes, name: str, fix: str) -> dict[str, Any]:
         batch = _Reader(data).load()
         if type(batch) is not dict:
             raise _Refused(f"a {_kind(batch)}")
-        return {_text(key): value.array() if isinstance(value, _Array) else value for key, value in batch.items()}
+        return {_text(key): _value(value) for key, value in batch.items()}
     except Exception as error:  # damaged pickles raise nearly every kind, MemoryError and RecursionError too
         found = str(error) if isinstance(error, _Refused) else f"damaged data ({type(error).__name__})"
         raise DataError(f"{name}: expected a pickled dictionary of arrays, numbers and texts, found {found}; "
@@ -229,6 +229,13 @@ def _stand_ins(size: int) -> Mapping[tuple[str, str], _StandIn]:
         table[f"{core}.multiarray", "_reconstruct"] = _Reconstruct()
         table[f"{core}.numeric", "_frombuffer"] = _FromBuffer()
     return table
+
+
+def _value(value: object) -> Any:
+    """A value of the dictionary: the array that a stand-in describes, or what it is."""
+    if isinstance(value, _StandIn | _Dtype):
+        raise _Refused("a function or a type in place of a value")
+    return value.array() if isinstance(value, _Array) else value
 
 
 def _text(value: object) -> str:
