@@ -1,0 +1,131 @@
+"""Your own images: a folder a class below a training and a test folder.
+
+    ROOT/train/CLASS/*.jpg   ROOT/val/CLASS/*.jpg
+
+The classes are those of the training folder, sorted; the test folder has to have the same. ``storage: stream`` decodes
+while it trains, as for ImageNet; ``resident`` decodes once, for sets that fit into the device's memory as small images.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from datasets.cache import cached_arrays
+from datasets.class_folders import ImageFiles, class_names, scan
+from datasets.file_stream import FileEvaluation, FileSource
+from datasets.image_options import parse_image_options
+from datasets.imagenet import stream_options
+from datasets.options import check_train_size
+from datasets.places import data_root
+from datasets.resident import ArrayData
+from datasets.streaming import BadSamples, StreamData, StreamOptions
+from datasets.subsets import balanced_subset
+from datasets.workers import read_ahead
+from randomix.errors import ConfigError, DataError
+
+_DEFAULTS = {
+    "cache": None, "train_folder": "train", "test_folder": "val", "storage": "stream", "crop_padding": 4,
+}  # fmt: skip
+_VERSION = 1  # of what is decoded: to be raised when the pixels change
+_CHUNK = 64  # images that a worker decodes at a time
+
+
+def build(config: Mapping[str, Any]) -> StreamData | ArrayData:
+    """The images below ``dataset.root`` with the options of ``configs/dataset/image_folder.yaml``.
+
+    Raises DataError if a split lacks a class, has another one, or holds no image of one.
+    """
+    options = parse_image_options(config, _DEFAULTS)
+    train, test = _scan(options)
+    size = check_train_size("image_folder", options["train_size"], len(train))
+    if size < len(train):
+        train = train.subset(balanced_subset(train.labels, size, "image_folder.train"))
+    streaming = stream_options(options)
+    common: dict[str, Any] = {
+        "name": "image_folder",
+        "class_names": train.classes,
+        "mean": tuple(options["mean"]),
+        "std": tuple(options["std"]),
+    }
+    source = {"source": "folder of images", "sha256": _digest(train, test), "synthetic": False}
+    if options["storage"] == "stream":
+        return StreamData(
+            **common, train=FileSource(train), test=FileSource(test), options=streaming, source=source
+        )  # fmt: skip
+    cache = Path(options["cache"] or data_root(options["root"]) / ".cache")
+    arrays, left_out = _decode_once(cache, train, test, streaming)
+    return ArrayData(
+        **common, **arrays, crop_padding=options["crop_padding"], flip=options["flip"],
+        source={**source, "left_out": left_out},
+    )  # fmt: skip
+
+
+def _scan(options: Mapping[str, Any]) -> tuple[ImageFiles, ImageFiles]:
+    if options["root"] is None:
+        raise ConfigError(["dataset.root is null, expected the folder of your images, with "
+                           f"{options['train_folder']} and {options['test_folder']} in it"])  # fmt: skip
+    train, test = (data_root(options["root"]) / options[key] for key in ("train_folder", "test_folder"))
+    classes = class_names(train)
+    if len(classes) < 2:
+        raise DataError(f"{train}: expected folders of 2 classes or more, found {len(classes)}; put the images of each "
+                        "class into a folder of its own")  # fmt: skip
+    return scan(train, classes, "add images, or remove the class everywhere"), scan(
+        test, classes, f"its classes have to be those of {train}"
+    )
+
+
+def _digest(*splits: ImageFiles, sizes: bool = False) -> str:
+    """Of names and labels; with ``sizes`` also of every file's size and time."""
+    digest = hashlib.sha256()
+    for files in splits:
+        digest.update("\0".join(files.classes).encode(errors="surrogateescape"))
+        digest.update(b"\0".join(files.names.tolist()) + files.labels.astype("<i8").tobytes())
+        for index in range(len(files)) if sizes else ():
+            with contextlib.suppress(OSError):
+                stat = os.stat(files.path(index))
+                digest.update(b"%d %d;" % (stat.st_size, stat.st_mtime_ns))
+    return digest.hexdigest()
+
+
+def _decode_once(
+    cache: Path, train: ImageFiles, test: ImageFiles, options: StreamOptions
+) -> tuple[dict[str, np.ndarray], int]:
+    """All images as arrays, from the cache if the files are those it was made of; how many were left out."""
+    square = StreamOptions(size=options.size, resize=options.size, workers=options.workers)
+    digest = _digest(train, test, sizes=True)
+    source = {"version": _VERSION, "files": digest, "size": square.size, "skip": options.skip}
+
+    def make() -> dict[str, np.ndarray]:
+        arrays = {}
+        for name, files, leave_out in (("train", train, options.skip), ("test", test, False)):
+            bad = BadSamples("image_folder", len(files), options.max_bad_share, "it is left out")
+            arrays |= {f"{name}_{key}": array for key, array in _decoded(files, square, leave_out, bad).items()}
+        return arrays
+
+    need = (len(train) + len(test)) * square.size**2 * 3
+    arrays = cached_arrays(cache / f"image_folder-{digest[:12]}-{square.size}", source, make, need)
+    return arrays, len(train) - len(arrays["train_labels"])
+
+
+def _decoded(files: ImageFiles, options: StreamOptions, leave_out: bool, bad: BadSamples) -> dict[str, np.ndarray]:
+    """images (N, S, S, 3) uint8 and labels (N,): the shorter side resized to S, the central square of that."""
+    images, labels = np.empty((len(files), options.size, options.size, 3), np.uint8), []
+    batches = FileEvaluation(files, options, range(len(files)), _CHUNK, leave_out)
+    chunks = range(-(-len(files) // _CHUNK))
+    count = 0
+    with contextlib.closing(
+        read_ahead(batches, chunks, options.workers, False, _CHUNK * images[0].nbytes)
+    ) as items:  # fmt: skip
+        for item in items:
+            bad.add(item.bad)
+            images[count : count + len(item.labels)] = item.images.numpy()
+            labels.append(item.labels.numpy())
+            count += len(item.labels)
+    return {"images": images[:count], "labels": np.concatenate(labels)}
