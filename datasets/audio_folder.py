@@ -49,7 +49,7 @@ def build(config: Mapping[str, Any]) -> AudioData:
         background,
         rate=rate,
         length=length,
-        cache=Path(options["cache"] or data_root(options["root"]) / ".cache"),
+        cache=options["cache"],
         skip=options["on_bad_sample"] == "skip",
         max_bad_share=options["max_bad_share"],
     )

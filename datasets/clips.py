@@ -67,24 +67,28 @@ class ClipSet:
 
 def load_clips(
     folder: Path, names: Sequence[str], background: Sequence[str], *, rate: int, length: int,
-    cache: Path, skip: bool, max_bad_share: float,
+    cache: str | None, skip: bool, max_bad_share: float,
 ) -> Recordings:  # fmt: skip
     """Decode the files ``names`` of ``folder`` to clips of ``length`` samples, or map what was decoded before.
 
     Raises DataError for the first bad file, with ``skip`` only if more than ``max_bad_share`` of them are bad, or one
-    of ``background``. What is in the cache is used while names, sizes and times of all files are the same.
+    of ``background``. cache: a folder, None for .randomix-cache beside ``folder``; what is there is used while names,
+    sizes and times of all files are the same.
     """
     source = {"version": VERSION, "rate": rate, "length": length, "skip": skip,
               "files": _tree_digest(folder, names), "background": _tree_digest(folder, background)}  # fmt: skip
 
+    base = Path(cache).expanduser() if cache else Path(os.path.abspath(folder)).parent / ".randomix-cache"
+    place = base / f"{folder.name}-{rate}-{length}-{zlib.crc32(str(folder.resolve()).encode()):08x}"
+
     def make() -> dict[str, np.ndarray]:
+        print(f"{folder.name}: decoding {len(names)} recordings into {place}, once", file=sys.stderr)
         return _decode(folder, names, background, rate, length, skip)
 
-    place = cache / f"{folder.name}-{rate}-{length}-{zlib.crc32(str(folder.resolve()).encode()):08x}"
     try:
         arrays = cached_arrays(place, source, make, need=2 * length * len(names))
     except StorageError as error:
-        raise StorageError(f"{error}; or set dataset.cache=FOLDER to keep decoded recordings there") from error
+        raise StorageError(f"{error}; set dataset.cache=FOLDER to one where recordings can be kept decoded") from error
     kept = np.asarray(arrays["kept"])
     if bad := int((~kept).sum()):
         share = f"{bad} of {len(names)} recordings cannot be used"

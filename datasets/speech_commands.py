@@ -21,7 +21,9 @@ from datasets.audio import AudioData
 from datasets.audio_options import parse_audio_options
 from datasets.background import noise_of, silence
 from datasets.clips import ClipSet, Recordings, load_clips
-from datasets.places import data_root, find_folder, prepare_command
+from datasets.places import find_folder, prepare_command
+from datasets.prepare_sets import ENTRIES
+from datasets.prepared import check_tree, read_stamp
 from datasets.spoken_words import MARKER, read_marker
 from datasets.subsets import proportional_subset
 from randomix.errors import DataError
@@ -68,11 +70,12 @@ def build(config: Mapping[str, Any]) -> AudioData:
     options = parse_audio_options(config, _DEFAULTS)
     root, version = options["root"], options["version"]
     places = (f"SpeechCommands/speech_commands_{version}", f"speech_commands_{version}", ".")
-    folder = find_folder("speech_commands", root, places, _is_there)
-    fix = prepare_command("speech_commands", root)
+    entry = ENTRIES["speech_commands" if version == "v0.02" else f"speech_commands_{version}"]
+    folder = find_folder(entry.command or entry.name, root, places, _is_there)
+    fix = prepare_command(entry.command or entry.name, root)
     listing = list_files(folder, fix)
     marker = read_marker(folder)
-    _check(folder, listing, version, options["verify"], marker is not None, fix)
+    verified = _verify(folder, listing, version, entry.digests, options["verify"], marker is not None, fix)
     if marker:
         print(f"note: {folder}: {marker['source']}", file=sys.stderr)
     recordings = load_clips(
@@ -81,11 +84,11 @@ def build(config: Mapping[str, Any]) -> AudioData:
         listing.background,
         rate=RATE,
         length=LENGTH,
-        cache=Path(options["cache"] or data_root(root) / ".cache"),
+        cache=options["cache"],
         skip=options["on_bad_sample"] == "skip",
         max_bad_share=options["max_bad_share"],
     )
-    class_names, sets = _clip_sets(folder, listing, recordings, options)
+    class_names, sets = _clip_sets(folder, listing, recordings, options, fix)
     noise = noise_of(recordings.background, "train", LENGTH) if options["background_prob"] > 0 else None
     if noise is not None and not len(noise):
         raise _too_little(folder, "train", "dataset.background_prob=0")
@@ -100,7 +103,7 @@ def build(config: Mapping[str, Any]) -> AudioData:
         noise=noise,
         background_prob=options["background_prob"],
         background_volume=options["background_volume"],
-        source=_source(listing, recordings, options, marker),
+        source=_source(listing, recordings, version, verified, marker),
     )
 
 
@@ -157,13 +160,31 @@ def _read_list(path: Path, fix: str) -> list[str]:
     return names
 
 
-def _check(folder: Path, listing: Listing, version: str, verify: bool, synthetic: bool, fix: str) -> None:
-    """Raise DataError for what is not the official set; without ``verify`` one warning, printed, says what differs."""
+def _verify(
+    folder: Path, listing: Listing, version: str, digests: Mapping[str, str], verify: bool, synthetic: bool, fix: str
+) -> str | bool:
+    """What was verified; DataError with ``verify`` and one printed warning without if the set is another one."""
     if synthetic and verify:
         raise DataError(f"{folder}: expected Google Speech Commands, found synthetic speech ({MARKER}); {fix}, or set "
                         "dataset.verify=false to use it")  # fmt: skip
+    evidence, differs = "words, counts and speakers", _differences(listing, version)
+    stamp = read_stamp(folder)
+    if not differs and stamp is not None and stamp.archives == digests:
+        evidence, problem = "names and sizes of all files as in the official archive", check_tree(folder, stamp)
+        differs = [problem] if problem else []
+    if differs and verify:
+        raise DataError(f"{folder}: not Speech Commands {version}: {'; '.join(differs)}; {fix}, or set "
+                        "dataset.verify=false to use another set of this format")  # fmt: skip
+    if differs and not synthetic:
+        print(f"warning: {folder}: not Speech Commands {version} ({'; '.join(differs)}); used because "
+              "dataset.verify=false", file=sys.stderr)  # fmt: skip
+    return False if differs else evidence
+
+
+def _differences(listing: Listing, version: str) -> list[str]:
+    """In what a folder differs from the official set."""
     found = {split: int((listing.splits == split).sum()) for split in COUNTS[version]}
-    differs = [
+    return [
         f"{what}: expected {expected}, found {there}"
         for what, expected, there in [
             *((f"{split} clips", COUNTS[version][split], found[split]) for split in found),
@@ -174,12 +195,6 @@ def _check(folder: Path, listing: Listing, version: str, verify: bool, synthetic
         ]
         if expected != there
     ]
-    if differs and verify:
-        raise DataError(f"{folder}: not Speech Commands {version}: {'; '.join(differs)}; {fix}, or set "
-                        "dataset.verify=false to use another set of this format")  # fmt: skip
-    if differs and not synthetic:
-        print(f"warning: {folder}: not Speech Commands {version} ({'; '.join(differs)}); used because "
-              "dataset.verify=false", file=sys.stderr)  # fmt: skip
 
 
 def _some(words: Collection[str]) -> str:
@@ -195,7 +210,7 @@ def _shared_speakers(listing: Listing) -> int:
 
 
 def _clip_sets(
-    folder: Path, listing: Listing, recordings: Recordings, options: Mapping[str, Any]
+    folder: Path, listing: Listing, recordings: Recordings, options: Mapping[str, Any], fix: str
 ) -> tuple[tuple[str, ...], dict[str, ClipSet]]:
     """The names of the classes and the clips of every split with their labels."""
     words = np.array([name.partition("/")[0] for name in listing.names])[recordings.kept]
@@ -218,8 +233,7 @@ def _clip_sets(
     needed = class_names[: len(COMMANDS) + (options["unknown_share"] > 0)] if short else class_names
     absent = [name for index, name in enumerate(needed) if not (sets["train"].labels == index).any()]
     if absent:
-        raise DataError(f"{folder}: expected training clips of every class, found none of {', '.join(absent)}; "
-                        f"{prepare_command('speech_commands', options['root'])}")  # fmt: skip
+        raise DataError(f"{folder}: expected training clips of every class, found none of {', '.join(absent)}; {fix}")
     return class_names, sets
 
 
@@ -250,15 +264,15 @@ def _too_little(folder: Path, split: str, instead: str) -> DataError:
 
 
 def _source(
-    listing: Listing, recordings: Recordings, options: Mapping[str, Any], marker: Mapping[str, Any] | None
+    listing: Listing, recordings: Recordings, version: str, verified: str | bool, marker: Mapping[str, Any] | None
 ) -> dict[str, Any]:
     """What ``describe`` says about where the clips are from."""
-    official = f"Google Speech Commands {options['version']}"
-    files = "folder in the layout of Speech Commands, not verified"
+    own = "folder in the layout of Speech Commands, not the official one"
     digest = hashlib.sha256(f"{listing.sha256}{recordings.sha256}".encode()).hexdigest()
     return {
         **({"generator": marker["generator"]} if marker else {}),
-        "source": marker["source"] if marker else official if options["verify"] else files,
+        "source": marker["source"] if marker else f"Google Speech Commands {version}" if verified else own,
+        "verified": verified,
         "sha256": digest,
         "words": len(listing.words),
         "clips": recordings.notes,

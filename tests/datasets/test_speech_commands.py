@@ -10,6 +10,8 @@ import pytest
 import datasets
 from datasets import speech_commands
 from datasets.background import noise_of, silence
+from datasets.prepare_sets import ENTRIES
+from datasets.prepared import make_stamp, write_stamp
 from datasets.speech_commands import COMMANDS, COUNTS, WORDS
 from randomix.errors import ConfigError, DataError, StorageError
 from tests.datasets.sounds import RATE, make_speech_commands, tone, wav_bytes, word_sound
@@ -134,12 +136,14 @@ def test_verification_demands_the_official_set(folder, monkeypatch, capsys):
         build(folder, verify=True, version="v0.01")
     assert capsys.readouterr().err == ""
     data = build(folder, version="v0.01", classes=35)
-    assert capsys.readouterr().err.count("\n") == 1 and data.num_classes == 30
-    assert "not verified" in data.describe()["source"]
+    assert [line.split(":")[0] for line in capsys.readouterr().err.splitlines()] == ["warning", "set"]  # decoded once
+    assert data.num_classes == 30 and data.describe()["verified"] is False
+    assert "not the official one" in data.describe()["source"]
     monkeypatch.setitem(speech_commands.COUNTS, "v0.01", {"train": 30, "validation": 30, "test": 30})
     monkeypatch.setattr(speech_commands, "RECORDINGS", 2)
     data = build(folder, verify=True, version="v0.01")
     assert capsys.readouterr().err == "" and data.describe()["source"] == "Google Speech Commands v0.01"
+    assert data.describe()["verified"] == "words, counts and speakers"
     with pytest.raises(
         DataError, match=r"missing words: expected none, found backward, follow, forward, learn, visual;"
     ):
@@ -148,6 +152,19 @@ def test_verification_demands_the_official_set(folder, monkeypatch, capsys):
     (folder / "bed" / "00000002_nohash_0.wav").rename(folder / shared)
     with pytest.raises(DataError, match="speakers in two splits: expected 0, found 1"):
         build(folder, verify=True, version="v0.01")
+
+
+def test_the_stamp_of_the_official_archive_is_compared(folder, monkeypatch):
+    make_speech_commands(folder, WORDS["v0.02"], takes=3)
+    monkeypatch.setitem(speech_commands.COUNTS, "v0.02", {"train": 35, "validation": 35, "test": 35})
+    monkeypatch.setattr(speech_commands, "RECORDINGS", 2)
+    write_stamp(folder, make_stamp(folder, "speech_commands", ENTRIES["speech_commands"].digests))
+    verified = build(folder, verify=True).describe()["verified"]
+    assert verified == "names and sizes of all files as in the official archive"
+    (folder / "bed" / "00000002_nohash_1.wav").write_bytes(wav_bytes(tone(0, 15_999)))
+    with pytest.raises(DataError, match=r"v0.02: expected 3 files of 96132 bytes in bed/, found 3 of 96130"):
+        build(folder, verify=True)
+    assert build(folder).describe()["verified"] is False
 
 
 def wrong(change):
@@ -260,7 +277,9 @@ def test_the_cache_is_used_checked_and_made_anew(folder, tmp_path, monkeypatch):
     real = datasets.clips.read_clip
     monkeypatch.setattr(datasets.clips, "read_clip", lambda path, *rest: decoded.append(path.name) or real(path, *rest))
     first = build(folder, cache=str(cache))
-    assert len(decoded) == 36 and isinstance(first.train.clips, np.memmap) and not (folder / ".cache").exists()
+    assert (
+        len(decoded) == 36 and isinstance(first.train.clips, np.memmap) and not (tmp_path / ".randomix-cache").exists()
+    )
     for options in ({}, {"features": "log_mel"}, {"classes": 35}, {"silence": "zeros", "time_shift_ms": 0.0}):
         build(folder, cache=str(cache), **options)
     assert len(decoded) == 36
@@ -281,7 +300,7 @@ def test_the_cache_is_used_checked_and_made_anew(folder, tmp_path, monkeypatch):
 def test_where_nothing_can_be_written_the_error_names_the_option(folder, tmp_path):
     make_speech_commands(folder, SOME, takes=3)
     (tmp_path / "file").write_text("")
-    with pytest.raises(StorageError, match=r"; or set dataset.cache=FOLDER"):
+    with pytest.raises(StorageError, match=r"; set dataset.cache=FOLDER"):
         build(folder, cache=str(tmp_path / "file"))
 
 
@@ -292,7 +311,9 @@ def test_synthetic_speech_says_so(folder, capsys):
     with pytest.raises(DataError, match=r"expected Google Speech Commands, found synthetic speech \(SYNTHETIC.json\)"):
         build(folder, verify=True)
     data = build(folder)
-    assert capsys.readouterr().err == f"note: {folder}: {source}\n"
+    assert [line for line in capsys.readouterr().err.splitlines() if "decoding" not in line] == [
+        f"note: {folder}: {source}"
+    ]
     description = data.describe()
     assert description["synthetic"] is True and description["source"] == source
     assert description["generator"] == {"seed": 0} and str(folder) not in json.dumps(description)
