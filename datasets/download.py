@@ -49,9 +49,23 @@ def fetch(
     as many, ... seconds apart. Nothing locks: one process a target. Raises DataError for what the server does not
     give or gives wrong, StorageError for a full disk.
     """
+    check_url(url)
     with storage_errors(target, size or 0):
         target.parent.mkdir(parents=True, exist_ok=True)
         _Download(url, target, size, digest, algorithm, timeout).run(retries, pause)
+
+
+def check_url(url: str) -> None:
+    """Raise DataError, which does not repeat it, for what is no address that ``fetch`` takes."""
+    try:
+        parts = urllib.parse.urlsplit(url)
+        host = parts.hostname if parts.port != 0 else None
+    except ValueError:  # brackets, port
+        parts, host = urllib.parse.urlsplit(""), None
+    odd = any(not "!" <= char <= "~" for char in url)
+    if odd or parts.scheme not in ("http", "https", "file") or (parts.scheme != "file" and not host):
+        raise DataError(f"--url {parts.scheme}...: expected an address that starts with http://, https:// or file://, "
+                        "without blanks (%20)")  # fmt: skip
 
 
 def shown(url: str) -> str:
@@ -196,8 +210,6 @@ def _open(url: str, start: int, version: dict[str, str], timeout: float) -> _Rem
     parts = urllib.parse.urlsplit(url)
     if parts.scheme == "file":
         return _open_file(parts, start, version)
-    if parts.scheme not in ("http", "https"):
-        raise DataError(f"{shown(url)}: expected an address that starts with http://, https:// or file://")
     request = _request(parts, start, version)
     try:
         response = _opener.open(request, timeout=timeout)

@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from datasets import archives, download
+from datasets.archive_tree import CHUNK, below
 from datasets.places import data_root, prepare_command
 from datasets.prepare_progress import Progress, size_words
 from datasets.prepare_sets import Archive, Entry
@@ -82,6 +83,8 @@ def run(
     there. verify_only: change nothing. say: takes the lines of progress (default: stderr). Raises DataError,
     StorageError; KeyboardInterrupt leaves what the next call continues.
     """
+    if url is not None:
+        download.check_url(url)
     job = Job(entry, data_root(root), url, say or _say, str(root) if root else None)
     problem, prepare, report = _kind(entry)
     wrong = problem(job)
@@ -193,7 +196,7 @@ def _tree_problem(job: Job) -> str | None:
 
 def _prepare_tree(job: Job) -> None:
     entry = job.entry
-    place = archives.below(entry.strip) if entry.strip else None
+    place = below(entry.strip) if entry.strip else None
     unpack(job, entry.archives[0], job.folder, place=place, need=entry.unpacked,
            check=lambda part: _structure_problem(entry, part))  # fmt: skip
 
@@ -245,7 +248,7 @@ def _is_right(path: Path, archive: Archive, max_bytes: int) -> bool:
     digest, left = hashlib.md5(usedforsecurity=False), max_bytes
     try:
         with gzip.open(path) if path.name == archive.name else path.open("rb") as file:
-            while left > 0 and (chunk := file.read(archives.CHUNK)):
+            while left > 0 and (chunk := file.read(CHUNK)):
                 digest.update(chunk)
                 left -= len(chunk)
     except (OSError, EOFError, zlib.error):

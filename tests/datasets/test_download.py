@@ -139,7 +139,16 @@ def test_answers_that_end_it(tmp_path):
         assert "HTTP Error 503" in failure(address, tmp_path / "x.tar", retries=2)
         assert len(server.log) == 3
     assert "Connection refused" in failure(address, tmp_path / "x.tar", retries=1)  # the server is gone
-    for url in ("ftp://127.0.0.1", "data:,x", "gopher://x"):
+    for url in (
+        "ftp://127.0.0.1",
+        "data:,x",
+        "http:///x",
+        "http://u:p@[x/",
+        "http://h:99999999/",
+        "http://h/a b",
+        "x",
+        "",
+    ):
         assert "expected an address that starts with http://, https:// or file://" in failure(url, tmp_path / "x.tar")
 
 
