@@ -3,6 +3,7 @@
     python scripts/benchmark.py loop            full loop against a bare step, a peer-style and an airbench-style loop
     python scripts/benchmark.py step            cost of every method against Baseline (the paper's "Cost", Table 2)
     python scripts/benchmark.py mixers          the mixing operation alone, against plain implementations
+    python scripts/benchmark.py feed            samples a CPU-second of every data set against the plain way
     python scripts/benchmark.py networks        parameters, FLOPs, a real step and peak memory of every network
 
 On a GPU add ``--device cuda`` (and ``--compile``). Writes NAME.json and NAME.md to --out (outputs/bench); those to
@@ -23,7 +24,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import torch
 
-from bench import loops, networks, operations, report
+from bench import feeds, loops, networks, operations, report
 from bench.measure import interleaved
 from randomix import mixers
 from randomix.engine.optim import resolve_precision
@@ -64,7 +65,18 @@ def networks_suite(setting: loops.Setting, rounds: int) -> networks.Table:
     return networks.measure(setting.device, setting.precision, torch.get_num_threads(), rounds, _note)
 
 
-SUITES = {"loop": loop_suite, "step": step_suite, "mixers": mixers_suite, "networks": networks_suite}
+def feed_suite(setting: loops.Setting, rounds: int) -> feeds.Table:
+    """Every data set's training batches against the plain way to make them; of the setting nothing matters."""
+    return feeds.measure(rounds, _note)
+
+
+SUITES = {
+    "loop": loop_suite,
+    "step": step_suite,
+    "mixers": mixers_suite,
+    "feed": feed_suite,
+    "networks": networks_suite,
+}
 
 
 def _note(text: str) -> None:
@@ -85,7 +97,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--compile", action="store_true")
     parser.add_argument("--out", type=Path, default=Path("outputs/bench"),
                         help="default: outputs/bench; results/benchmarks to commit them")  # fmt: skip
-    parser.add_argument("--name", help="of the files; default: SUITE-DEVICE-wWIDTH, or networks-DEVICE")
+    parser.add_argument("--name", help="of the files; default: SUITE-DEVICE-wWIDTH; feed- and networks-DEVICE")
     return parser
 
 
@@ -113,7 +125,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         device=options.device, precision=options.precision, compile=options.compile,
     )  # fmt: skip
     table = SUITES[options.suite](setting, options.rounds)
-    width = "" if options.suite == "networks" else f"-w{options.width}"
+    width = "" if options.suite in ("feed", "networks") else f"-w{options.width}"
     name = options.name or f"{options.suite}-{options.device}{width}"
     options.out.mkdir(parents=True, exist_ok=True)
     content = table.as_dict(threads=options.threads)

@@ -10,7 +10,7 @@ import itertools
 import tempfile
 import time
 import wave
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -43,8 +43,25 @@ class Feed:
     resident_bytes: int  # of the training samples on the device, a sample; 0: nothing is kept
 
 
-def measure(rounds: int, threads: int, progress: Callable[[str], None], names: list[str] | None = None) -> dict:
-    """Every feed's samples a CPU-second both ways, interleaved; plain data for JSON."""
+@dataclass(frozen=True)
+class Table:
+    """What was measured, by data set."""
+
+    rounds: int
+    rows: dict[str, dict[str, Any]]
+
+    def as_dict(self, threads: int) -> dict[str, Any]:
+        """Everything measured, with the environment."""
+        where = provenance.collect(world_size=1, device="cpu", precision="fp32", threads=threads, started=time.time())
+        return {"suite": "feed", "rounds": self.rounds, "batch": BATCH, "rows": self.rows, "provenance": where}
+
+    def markdown(self, content: dict[str, Any]) -> str:
+        """The table that people read."""
+        return _markdown(content)
+
+
+def measure(rounds: int, progress: Callable[[str], None], names: Sequence[str] | None = None) -> Table:
+    """Every feed's samples a CPU-second both ways, interleaved."""
     rows = {}
     with tempfile.TemporaryDirectory() as folder:
         for name in names or list(FEEDS):
@@ -59,12 +76,10 @@ def measure(rounds: int, threads: int, progress: Callable[[str], None], names: l
                 "speed_ratio": list(ratios(found, "plain", "ours", "cpu")),
                 "speed_ratio_wall": list(ratios(found, "plain", "ours", "wall")),
             }
-    where = provenance.collect(world_size=1, device="cpu", precision="fp32", threads=threads, started=time.time())
-    return {"suite": "feed", "rounds": rounds, "batch": BATCH, "rows": rows, "provenance": where}
+    return Table(rounds, rows)
 
 
-def markdown(content: dict[str, Any]) -> str:
-    """The table that people read."""
+def _markdown(content: dict[str, Any]) -> str:
     where = content["provenance"]
     lines = [
         "# Benchmark: feed",

@@ -18,11 +18,11 @@ def cifar10(root: Path, train: int) -> None:
     for name in [*(f"data_batch_{i}" for i in range(1, 6)), "test_batch"]:
         count = train // 5
         content = {
-            b"data": rng.integers(0, 256, (count, 3072), np.uint8),
-            b"labels": [int(i) % 10 for i in range(count)],
+            "data": rng.integers(0, 256, (count, 3072), np.uint8),
+            "labels": [int(i) % 10 for i in range(count)],
         }
         (folder / name).write_bytes(pickle.dumps(content, protocol=2))
-    (folder / "batches.meta").write_bytes(pickle.dumps({b"label_names": [b"class%d" % i for i in range(10)]}, 2))
+    (folder / "batches.meta").write_bytes(pickle.dumps({"label_names": [f"class{i}" for i in range(10)]}, 2))
 
 
 def cifar100(root: Path, train: int) -> None:
@@ -32,13 +32,13 @@ def cifar100(root: Path, train: int) -> None:
     for name, count in (("train", train), ("test", train // 5)):
         fine = [i % 100 for i in range(count)]
         content = {
-            b"data": rng.integers(0, 256, (count, 3072), np.uint8),
-            b"fine_labels": fine,
-            b"coarse_labels": [label // 5 for label in fine],
+            "data": rng.integers(0, 256, (count, 3072), np.uint8),
+            "fine_labels": fine,
+            "coarse_labels": [label // 5 for label in fine],
         }
         (folder / name).write_bytes(pickle.dumps(content, protocol=2))
-    names = {b"fine_label_names": [b"fine%d" % i for i in range(100)]}
-    names |= {b"coarse_label_names": [b"coarse%d" % i for i in range(20)]}
+    names = {"fine_label_names": [f"fine{i}" for i in range(100)]}
+    names |= {"coarse_label_names": [f"coarse{i}" for i in range(20)]}
     (folder / "meta").write_bytes(pickle.dumps(names, protocol=2))
 
 
