@@ -140,9 +140,8 @@ def _in_own_process(index: int, rounds: int, device: str, precision: str, thread
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     if done.returncode:
-        raise RuntimeError(
-            f"{CASES[index].label} ended with code {done.returncode}: {(done.stderr.strip() or 'killed').splitlines()[-1]}"
-        )
+        error = (done.stderr.strip() or "no message").splitlines()[-1]
+        raise RuntimeError(f"{CASES[index].label} ended with code {done.returncode}: {error}")
     return json.loads(done.stdout.splitlines()[-1])
 
 
@@ -172,9 +171,9 @@ class Table:
         lines = [
             "# Benchmark: networks",
             "",
-            f"One forward and backward pass in training mode at the paper's sizes, {self.device}, "
-            f"{where['precision']}, channels last for images, {where['threads']} thread(s), median of {self.rounds} after "
-            f"one to warm up, a process for each network; {machine}, torch {where['versions']['torch']}.",
+            f"One forward and backward pass in training mode at the paper's sizes, {self.device}, {where['precision']}"
+            f", channels last for images, {where['threads']} thread(s), median of {self.rounds} after one to warm up, a "
+            f"process for each network; {machine}, torch {where['versions']['torch']}.",
             f"GFLOP a sample: 2 x multiply-add, {agrees}. "
             "Memory: peak of the process, and what it had before the network was made.",
             "",
