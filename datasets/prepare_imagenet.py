@@ -11,6 +11,7 @@ import os
 import re
 import shutil
 import tarfile
+import zlib
 from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -102,6 +103,7 @@ def _kit(job: Job) -> Kit:
 def read_kit(folder: Path) -> Kit:
     """Read the lists of an unpacked development kit; raises DataError. Class numbers are those without children."""
     from scipy.io import loadmat
+    from scipy.io.matlab import MatReadError
 
     meta, truth = folder / "data" / "meta.mat", folder / "data" / "ILSVRC2012_validation_ground_truth.txt"
     try:
@@ -110,7 +112,7 @@ def read_kit(folder: Path) -> Kit:
         wnids = {int(row["ILSVRC2012_ID"]): str(row["WNID"]) for row in leaves}
         images = {str(row["WNID"]): int(row["num_train_images"]) for row in leaves}
         classes = tuple(int(line) for line in truth.read_text().split())
-    except (OSError, ValueError, TypeError, KeyError, IndexError, NotImplementedError) as error:
+    except (OSError, ValueError, TypeError, LookupError, NotImplementedError, MatReadError, zlib.error) as error:
         raise DataError(f"{folder}: expected the lists of {KIT}, found {' '.join(str(error).split())}; delete the "
                         "folder and get the archive again") from error  # fmt: skip
     unknown = [number for number in classes if number not in wnids]
@@ -165,7 +167,11 @@ def _unpack_class(tar: tarfile.TarFile, member: tarfile.TarInfo, part: Path, kit
             shutil.rmtree(old)
     temporary.mkdir(mode=0o755)
     tree = Tree(temporary, Limits(member.size, kit.train_images[match[1]] + 1), member.size, _flat)
-    archives.unpack_tar(source, tree)
+    try:
+        archives.unpack_tar(source, tree)
+    except BaseException:
+        shutil.rmtree(temporary, ignore_errors=True)
+        raise
     temporary.rename(folder)
 
 
