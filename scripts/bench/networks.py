@@ -172,7 +172,7 @@ class Table:
             "# Benchmark: networks",
             "",
             f"One forward and backward pass in training mode at the paper's sizes, {self.device}, {where['precision']}"
-            f", channels last for images, {where['threads']} thread(s), median of {self.rounds} after one to warm up, a "
+            f", channels last for images, {where['threads']} thread(s), median of {self.rounds} after one more, a "
             f"process for each network; {machine}, torch {where['versions']['torch']}.",
             f"GFLOP a sample: 2 x multiply-add, {agrees}. "
             "Memory: peak of the process, and what it had before the network was made.",
