@@ -29,6 +29,7 @@ from randomix.errors import ConfigError, DataError
 TITLES = {"cifar10": "CIFAR-10", "cifar100": "CIFAR-100"}
 MEAN, STD = (0.4914, 0.4822, 0.4465), (0.2023, 0.1994, 0.2010)  # CIFAR-10's for both, as in FMix
 PIXELS = 3 * 32 * 32
+TRAIN, TEST = 50_000, 10_000  # images
 LABELS = {"cifar10": ("labels",), "cifar100": ("coarse_labels", "fine_labels")}  # in the order of a binary record
 
 MD5 = {  # of the python version's files, as torchvision has them
@@ -289,7 +290,7 @@ def _differences(
         wrong = [(want, got) for want, got in zip_longest(NAMES[kind].split(), names[kind]) if want != got]
         if wrong:
             yield files.error(file, f"the class {wrong[0][0]} at its place", str(wrong[0][1]))
-    for part, split, total in ((form.train, splits["train"], 50_000), (form.test, splits["test"], 10_000)):
+    for part, split, total in ((form.train, splits["train"], TRAIN), (form.test, splits["test"], TEST)):
         for file in part:
             if split.counts[file] != total // len(part):
                 yield files.error(file, f"{total // len(part)} images", f"{split.counts[file]}")
