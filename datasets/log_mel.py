@@ -15,6 +15,7 @@ from randomix.devices import no_autocast
 
 N_FFT, HOP, N_MELS = 2048, 512, 32
 TOP_DB, FLOOR = 80.0, 1e-10  # librosa.power_to_db's top_db, and its amin: the power of silence
+_CHUNK = 32  # clips at once on a CPU: their spectra stay in its cache, which more than halves the time
 MEAN, STD = (0.5,), (1.0,)  # of (dB + 80) / 80 in [0, 1]: what remains is FMix's (dB + 40) / 80
 
 
@@ -31,10 +32,14 @@ class LogMel:
     def __call__(self, waveforms: Tensor) -> Tensor:
         """A silent clip becomes the constant 0.5."""
         with no_autocast(waveforms.device):
-            power = self._power(waveforms.float()).clamp_min(FLOOR)
-            loudest = power.amax((1, 2, 3), keepdim=True)
-            decibels = (10 * (power / loudest).log10()).clamp_min(-TOP_DB)
-            return (decibels + TOP_DB) / TOP_DB - MEAN[0]
+            parts = waveforms.split(_CHUNK) if waveforms.device.type == "cpu" else (waveforms,)
+            return torch.cat([self._features(part.float()) for part in parts])
+
+    def _features(self, waveforms: Tensor) -> Tensor:
+        power = self._power(waveforms).clamp_min(FLOOR)
+        loudest = power.amax((1, 2, 3), keepdim=True)
+        decibels = (10 * (power / loudest).log10()).clamp_min(-TOP_DB)
+        return (decibels + TOP_DB) / TOP_DB - MEAN[0]
 
 
 def feature_shape(length: int) -> tuple[int, int, int]:

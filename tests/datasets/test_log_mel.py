@@ -74,6 +74,8 @@ def test_loudness_does_not_matter_and_clips_do_not_meet():
     louder = sound * torch.tensor([1.0, 5.0, 0.2])[:, None, None]
     torch.testing.assert_close(transform(louder), transform(sound), atol=1e-5, rtol=0)
     torch.testing.assert_close(transform(sound)[1:2], transform(sound[1:2]), atol=1e-6, rtol=0)
+    many = sound.repeat(23, 1, 1)  # 69: more than are made at once
+    torch.testing.assert_close(transform(many), transform(sound).repeat(23, 1, 1, 1), atol=1e-6, rtol=0)
 
 
 def test_gradients_are_right_and_float32_stays_under_autocast():
