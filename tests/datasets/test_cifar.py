@@ -298,6 +298,6 @@ def test_options(tmp_path):
 def test_two_epochs(tmp_path, name, write):
     write(tmp_path / "data", name, toy(name, 16 if name == "cifar10" else 64, 20))
     dataset = {"name": name, "root": str(tmp_path / "data"), "verify": False, "crop_padding": 4, "flip": True}
-    run = train(tiny_config(tmp_path) | {"dataset": dataset, "model": {"name": "preact_resnet18", "width": 2}})
+    run = train(tiny_config(tmp_path) | {"dataset": dataset, "model": {"name": "preact_resnet18", "width": 16}})
     found = record.read(run.record)
     assert found.counts["clean"]["total"] == 20 and found.data["train_samples"] == (80 if name == "cifar10" else 64)
