@@ -80,6 +80,14 @@ def test_batches_equal_a_slow_loop(options):
                 assert batch.indices[row] == index and batch.labels[row] == labels[index]
 
 
+def test_samples_that_come_in_blocks_are_the_same(monkeypatch):
+    data = make_data()
+    whole, held_out = next(load(data).batches(2, 3)), next(data.eval_set(CPU).batches(13))
+    monkeypatch.setattr("datasets.resident.BLOCK_BYTES", 4 * 50 * 2)  # 4 clips at once
+    assert torch.equal(next(load(data).batches(2, 3)).inputs, whole.inputs)
+    assert torch.equal(next(data.eval_set(CPU).batches(13)).inputs, held_out.inputs)
+
+
 def test_log_mel_batches_are_features_of_the_same_sound():
     data = make_data(length=2_000, features="log_mel", num_train=6, extra=1)
     assert data.sample_shape == (1, 32, 4) and data.input_shape == (1, 2_000)

@@ -113,6 +113,10 @@ def test_bad_recordings(folder):
         build(folder)
     data = build(folder, on_bad_sample="skip", max_bad_share=0.5)
     assert data.num_test == 3 and data.held_out["test"].labels.tolist() == [0, 1, 1] and data.num_train == 8
+    assert np.array_equal(data.held_out["test"][2:3][0, :, 0], tone(105, 1_200))
+    (folder / "train" / "bark" / "1.wav").write_bytes(b"")
+    data = build(folder, on_bad_sample="skip", max_bad_share=0.5)
+    assert np.array_equal(data.held_out["test"][0:1][0, :, 0], tone(4, 1_200)) and data.num_train == 7
     (folder / "test" / "bark" / "0.wav").write_bytes(b"")
     with pytest.raises(DataError, match=r"expected recordings of every class in test, found only bad ones of bark"):
         build(folder, on_bad_sample="skip", max_bad_share=0.5)

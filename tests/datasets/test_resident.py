@@ -159,7 +159,9 @@ def test_channel_mismatch():
         ArrayData("x", ("a",), np.zeros((2, 4, 4, 3)), np.zeros(2), np.zeros((2, 4, 4, 3)), np.zeros(2), (0.5,), (0.5,))
 
 
-def test_windows_address_every_crop():
+@pytest.mark.parametrize("block_bytes", [24, 2**20])  # an image at a time, all at once
+def test_windows_address_every_crop(monkeypatch, block_bytes):
+    monkeypatch.setattr(resident, "BLOCK_BYTES", block_bytes)
     images = torch.arange(2 * 3 * 4 * 2, dtype=torch.uint8).view(2, 3, 4, 2)
     windows = Windows(images.numpy(), 1, mirror=True)
     padded = torch.nn.functional.pad(images, (0, 0, 1, 1, 1, 1))
