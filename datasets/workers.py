@@ -3,7 +3,7 @@
 Workers are forked from a fork server that has torch loaded but neither threads nor CUDA nor a process group: forking
 the training process itself may hang (https://docs.pytorch.org/docs/stable/generated/torch.nn.parallel.DistributedDataParallel.html),
 and starting each worker anew takes seconds. They do not run the main script again. Signals meant for the run are
-blocked in them: the training process decides, and when it dies they end within seconds.
+blocked in them: the training process decides, and when it dies they end at once.
 """
 
 from __future__ import annotations
@@ -13,9 +13,11 @@ import os
 import shutil
 import signal
 import sys
+import threading
 from collections.abc import Generator, Iterator
 from contextlib import contextmanager
 from multiprocessing import forkserver, resource_tracker, util
+from multiprocessing.connection import wait
 from types import ModuleType
 from typing import Any
 
@@ -61,7 +63,7 @@ def read_ahead(
     # before multiprocessing waits for its children at exit, should the generator never be closed
     at_exit = util.Finalize(None, _kill, (processes,), exitpriority=100) if processes else None
     try:
-        for item in _items(iterator):
+        for item in _items(iterator, processes):
             if isinstance(item, str):
                 raise DataError(item)
             yield item
@@ -79,7 +81,20 @@ def _worker_options(workers: int, batch_bytes: int) -> dict[str, Any]:
                            f"batches, {_SHARED} has {free >> 20} MiB free; use fewer, or more memory there (docker run "
                            "--shm-size)"])  # fmt: skip
     start_fork_server()
-    return {"prefetch_factor": PREFETCH, "multiprocessing_context": multiprocessing.get_context("forkserver")}
+    context = multiprocessing.get_context("forkserver")
+    return {"prefetch_factor": PREFETCH, "multiprocessing_context": context, "worker_init_fn": _end_with_parent}
+
+
+def _end_with_parent(worker: int) -> None:
+    """In a worker: end when the training process does. torch watches the direct parent, here the fork server, which
+    lives as long as its workers.
+    """
+
+    def watch() -> None:
+        multiprocessing.parent_process().join()
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
 
 
 def _start(loader: DataLoader[Any], workers: int) -> Iterator[Any]:
@@ -89,15 +104,20 @@ def _start(loader: DataLoader[Any], workers: int) -> Iterator[Any]:
         return iter(loader)
 
 
-def _items(iterator: Iterator[Any]) -> Iterator[Any]:
+def _items(iterator: Iterator[Any], processes: list[Any]) -> Iterator[Any]:
     """The items; a worker that was killed is a DataError of one line."""
     try:
         yield from iterator
-    except RuntimeError as error:
-        if "DataLoader worker" not in str(error):
+    except (RuntimeError, OSError, EOFError) as error:  # the latter two while it was sending
+        if not processes:
             raise
-        what = " ".join(str(error).split(". ")[0].split())
-        raise DataError(f"{what}; if memory ran out, lower dataset.workers or recipe.batch_size") from error
+        wait([p.sentinel for p in processes], timeout=2.0)
+        codes = [p.exitcode for p in processes if p.exitcode]
+        if not codes and "DataLoader worker" not in str(error):
+            raise
+        how = f"by {signal.Signals(-codes[0]).name}" if codes and codes[0] < 0 else "unexpectedly"
+        raise DataError(f"a worker that decodes images was ended {how}; if memory ran out, lower dataset.workers or "
+                        "recipe.batch_size") from error  # fmt: skip
 
 
 def _kill(processes: list[Any]) -> None:
