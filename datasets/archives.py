@@ -22,6 +22,7 @@ from randomix.errors import DataError
 from randomix.files import check_space, storage_errors
 
 _MAX_HEADER = 2**16  # bytes of a long name; tarfile reads it into memory whatever the size
+_BUFFER = 2**15  # of a tar; what is left of it is copied for each header
 _OVERHEAD = 4096  # bytes of headers and padding a member of a tar may take
 _ZIP_METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
 _DAMAGED = (tarfile.TarError, zipfile.BadZipFile, gzip.BadGzipFile, EOFError, zlib.error, struct.error, ValueError,
@@ -109,7 +110,7 @@ def unpack_tar(stream: Readable, tree: Tree, progress: Callable[[], None] = lamb
     """Unpack an uncompressed tar ``stream`` into ``tree``, reading it to its end."""
     header = type("_Header", (_Header,), {"ended": False})  # of its own, for the mark of this archive's end
     counted = _Counted(stream, tree.cap + _OVERHEAD * tree.limits.max_members, progress)
-    with tarfile.open(fileobj=counted, mode="r|", bufsize=CHUNK, tarinfo=header) as tar:  # type: ignore[call-overload]
+    with tarfile.open(fileobj=counted, mode="r|", bufsize=_BUFFER, tarinfo=header) as tar:  # type: ignore[call-overload]
         while (member := tar.next()) is not None:
             tree.announce(member.name, member.size)
             if member.isdir():

@@ -140,11 +140,11 @@ def test_tar_members_that_are_no_files(tmp_path, kind, compress):
 
 
 def sparse_header():
-    """An old GNU sparse file of 1 TiB in one block."""
+    """An old GNU sparse file of 4 KiB in one block."""
     raw = bytearray(header("set/sparse", 512).tobuf(tarfile.GNU_FORMAT))
     raw[156:157] = tarfile.GNUTYPE_SPARSE
     raw[386:410] = b"00000000000\0" + b"00000001000\0"
-    raw[483:495] = b"\x80\0\0\0\0\0\x01\0\0\0\0\0"
+    raw[483:495] = b"00000010000\0"
     raw[148:156] = b" " * 8
     raw[148:156] = b"%06o\0 " % sum(raw)
     return bytes(raw) + bytes(512)
@@ -164,7 +164,7 @@ def test_tar_headers_that_lie(tmp_path):
         (good + huge_name + end, "announces 17179869184 bytes"),
         (good + negative + end, "announces -512 bytes"),
         (pax_size, ""),
-        (good + sparse_header() + end, ""),
+        (good + sparse_header() + end, "a sparse file"),
         (good + header("set/big", 2**40).tobuf(tarfile.GNU_FORMAT) + end, "announces 1099511627776 bytes where"),
     )):  # fmt: skip
         archive = tmp_path / f"{number}.tar"
@@ -274,6 +274,10 @@ def test_damage_and_other_files(tmp_path):
     refused(tmp_path / "boundary.tar", "no mark of the archive's end")
     (tmp_path / "inner.tar.gz").write_bytes(gzip.compress(b"<html>not a tar</html>" * 50))
     refused(tmp_path / "inner.tar.gz", "damage")
+    padded = bytearray(gzip.compress(tail + bytes(300_000)))
+    padded[-8] ^= 255  # the checksum, long after the end of the last member
+    (tmp_path / "sum.tar.gz").write_bytes(padded)
+    refused(tmp_path / "sum.tar.gz", "damage (CRC check failed")
     with pytest.raises(DataError, match="cannot be read"):
         extract(tmp_path / "nothing.zip", tmp_path / "out", **LIMITS)
     with pytest.raises(DataError, match=r"expected a name that ends in \.tar, .*\.zip"):

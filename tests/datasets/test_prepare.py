@@ -105,6 +105,7 @@ def test_four_processes_one_download(tmp_path):
     assert [process.returncode for process in processes] == [0] * 4, outputs
     assert len(server.log) == 1 and server.log[0][1] is None
     assert sum("another process prepares it; waiting" in err for _, err in outputs) == 3
+    assert sum("unpacking" in err for _, err in outputs) == 1
     assert all(
         out.startswith(f"cifar10: ready in {tmp_path}/cifar-10-batches-py (8 files, 468.8 KiB)") for out, _ in outputs
     )
