@@ -24,8 +24,8 @@ SOUND = "dataset=speech_commands model=preact_resnet18_1d"
 # name: what goes with it; epochs, batch, lr, weight decay, Nesterov; schedule; loss; crop padding (None: the data's)
 PAPER = {
     "cifar": (SMALL, (200, 256, 0.1, 5e-4, False), "cosine", "cross_entropy", None),
-    "tiny_imagenet": (SMALL, (200, 256, 0.1, 5e-4, False), "cosine", "cross_entropy", None),
-    "imagenet": ("dataset=fake_images dataset.train_size=4096 model=resnet50 mixer=randomix_imagenet trainer.nproc=8",
+    "tiny_imagenet": ("dataset=tiny_imagenet", (200, 256, 0.1, 5e-4, False), "cosine", "cross_entropy", None),
+    "imagenet": ("dataset=imagenet model=resnet50 mixer=randomix_imagenet trainer.nproc=8",
                  (100, 2048, 0.8, 4e-5, False), "cosine", "cross_entropy", None),
     "speech_commands": (SOUND, (300, 256, 0.05, 5e-4, False), "cosine", "cross_entropy", None),
 }  # fmt: skip
