@@ -4,7 +4,11 @@ import hashlib
 
 import numpy as np
 
-from datasets.cifar import FORMS, LABELS, NAMES
+from datasets.cifar import FORMS, NAMES
+
+RECORD = {"cifar10": ["labels"], "cifar100": ["coarse_labels", "fine_labels"]}  # the label bytes before the pixels
+NAME_FILES = {"labels": "batches.meta.txt", "coarse_labels": "coarse_label_names.txt",
+              "fine_labels": "fine_label_names.txt"}  # fmt: skip
 
 
 def python2(batch):
@@ -85,11 +89,11 @@ def write_binary(root, name, content):
     form = FORMS[name][1]
     folder = root / form.folder
     folder.mkdir(parents=True)
-    for kind, file in zip(LABELS[name], form.names, strict=True):
-        (folder / file).write_text("\n".join(NAMES[kind].split()) + "\n\n")
+    for kind in RECORD[name]:
+        (folder / NAME_FILES[kind]).write_text("\n".join(NAMES[kind].split()) + "\n\n")
     for file, (planes, labels) in content.items():
         records = b"".join(
-            bytes([int(labels[kind][i]) for kind in LABELS[name]]) + planes[i].tobytes() for i in range(len(planes))
+            bytes([int(labels[kind][i]) for kind in RECORD[name]]) + planes[i].tobytes() for i in range(len(planes))
         )
         (folder / f"{file}.bin").write_bytes(records)
     return folder

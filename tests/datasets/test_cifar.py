@@ -47,6 +47,17 @@ def test_the_files_of_names_are_the_official_ones(tmp_path, name):
     assert md5(tmp_path) == {file: cifar.MD5[name][file]}
 
 
+def test_folders_and_files_are_those_of_the_official_archives():
+    batches = [f"data_batch_{i}" for i in (1, 2, 3, 4, 5)] + ["test_batch"]
+    expected = {
+        "cifar-10-batches-py": ["batches.meta", *batches],
+        "cifar-10-batches-bin": ["batches.meta.txt", *(f"{name}.bin" for name in batches)],
+        "cifar-100-python": ["meta", "train", "test"],
+        "cifar-100-binary": ["coarse_label_names.txt", "fine_label_names.txt", "train.bin", "test.bin"],
+    }
+    assert {form.folder: list(form.files()) for forms in cifar.FORMS.values() for form in forms} == expected
+
+
 def test_checksums_are_those_of_torchvision():
     torchvision = pytest.importorskip("torchvision.datasets")
     for name, theirs in (("cifar10", torchvision.CIFAR10), ("cifar100", torchvision.CIFAR100)):
