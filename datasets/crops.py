@@ -1,8 +1,8 @@
 """From the bytes of an image to a uint8 crop of fixed size, as fast as one core can and as exact as published work.
 
 Decoded pixels are bit-equal to PIL's, resized ones differ from PIL's bilinear filter by rounding: by 1 of 255 here and
-there, seldom 2. Only random crops of large JPEGs differ a little more: they are decoded at 1/2, 1/4 or 1/8 of their size
-where that leaves twice the resolution the crop needs, which is PIL's own ``reducing_gap`` for a fair result.
+there, seldom 2. Only random crops of large JPEGs differ a little more (0.2 in the mean): these are decoded at 1/2, 1/4
+or 1/8 of their size where that leaves twice the resolution of the crop, PIL's own ``reducing_gap`` for a fair result.
 """
 
 from __future__ import annotations

@@ -47,13 +47,14 @@ class Sample:
 
 @dataclass(frozen=True)
 class ShardSet:
-    """The shards of one split, in the manifest's order: ``names`` and ``counts`` (number of samples of each)."""
+    """The shards of one split, in the manifest's order: ``names``, ``counts`` of samples and ``sizes`` in bytes."""
 
     place: str
     split: str
     classes: tuple[str, ...]
     names: tuple[str, ...]
     counts: np.ndarray
+    sizes: np.ndarray
     sha256: str  # over the shards' own
 
     def __len__(self) -> int:
@@ -90,7 +91,7 @@ class ShardSet:
 
     def _tries(self, shard: int, url: str, low: int, high: int) -> Iterator[tuple[int, tuple[int, bytes, str]]]:
         expected, place = int(self.counts[shard]), 0
-        for place, members in enumerate(_members(url), 1):
+        for place, members in enumerate(_members(url, int(self.sizes[shard])), 1):
             if place > expected:
                 break
             if low < place <= high:
@@ -142,7 +143,7 @@ def open_manifest(place: str, split: str) -> ShardSet:
             raise DataError(f"{path}: expected {size} bytes, found {'no file' if found is None else found}; "
                             f"{_fix(split)}")  # fmt: skip
     digest = hashlib.sha256(" ".join(digests).encode()).hexdigest()
-    return ShardSet(place, split, classes, names, np.array(counts, np.int64), digest)
+    return ShardSet(place, split, classes, names, np.array(counts, np.int64), np.array(sizes, np.int64), digest)
 
 
 def check_place(place: str) -> None:
@@ -179,12 +180,26 @@ def open_url(url: str) -> IO[bytes]:
         raise DataError(f"{shown(url)}: {' '.join(str(error).split())}; pip install it, or use https://") from error
 
 
-def _members(url: str) -> Iterator[dict[str, Any]]:
-    """The samples of a shard, each with its members by suffix."""
+class _Whole:
+    """A stream that does not end early without a word, which tarfile would take for the end of the archive."""
+
+    def __init__(self, stream: IO[bytes], size: int) -> None:
+        self._stream, self._left = stream, size
+
+    def read(self, count: int = -1) -> bytes:
+        data = self._stream.read(count)
+        self._left -= len(data)
+        if not data and self._left > 0:
+            raise OSError(f"it ends {self._left} bytes early")
+        return data
+
+
+def _members(url: str, size: int) -> Iterator[dict[str, Any]]:
+    """The samples of a shard of ``size`` bytes, each with its members by suffix."""
     from webdataset import tariterators
 
     with open_url(url) as stream:
-        files = tariterators.tar_file_expander([{"url": url, "stream": stream}])
+        files = tariterators.tar_file_expander([{"url": url, "stream": _Whole(stream, size)}])
         try:
             yield from tariterators.group_by_keys(files)
         except ValueError as error:  # two members of one name
