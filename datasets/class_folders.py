@@ -85,7 +85,7 @@ def scan(folder: Path, classes: Sequence[str], fix: str) -> ImageFiles:
         names += images
         labels.append(np.full(len(images), label, np.int64))
     if others:
-        print(f"warning: {folder}: {len(others)} files that are no images are ignored, the first is {others[0]}",
+        print(f"warning: {folder}: files that are no images are ignored ({len(others)}), the first is {others[0]}",
               file=sys.stderr)  # fmt: skip
     return ImageFiles(folder, tuple(classes), np.array(names, dtype=np.bytes_), np.concatenate(labels))
 
