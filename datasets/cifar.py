@@ -74,10 +74,6 @@ class Form:
     test: tuple[str, ...]
     names: tuple[str, ...]  # one file, or in the binary version one of each kind of label
 
-    def files(self) -> tuple[str, ...]:
-        """All of them."""
-        return (*self.names, *self.train, *self.test)
-
 
 FIVE = tuple(f"data_batch_{i}" for i in range(1, 6))
 FORMS = {
