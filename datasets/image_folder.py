@@ -59,7 +59,8 @@ def build(config: Mapping[str, Any]) -> StreamData | ArrayData:
         return StreamData(
             **common, train=FileSource(train), test=FileSource(test), options=streaming, source=source
         )  # fmt: skip
-    cache = Path(options["cache"] or data_root(options["root"]) / ".cache")
+    beside = Path(os.path.abspath(data_root(options["root"]))).parent / ".randomix-cache"
+    cache = Path(options["cache"]).expanduser() if options["cache"] else beside
     arrays, left_out = _decode_once(cache, train, test, streaming)
     return ArrayData(
         **common, **arrays, crop_padding=options["crop_padding"], flip=options["flip"],

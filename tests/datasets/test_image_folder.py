@@ -24,7 +24,7 @@ def build(root, **options):
 
 @pytest.fixture
 def folder(tmp_path):
-    return make_folders(tmp_path, train=6, val=4, classes=("apple", "pear"))
+    return make_folders(tmp_path / "mine", train=6, val=4, classes=("apple", "pear"))
 
 
 @pytest.mark.parametrize("name", ["imagenet", "image_folder"])
@@ -64,7 +64,7 @@ def test_what_is_missing(folder, tmp_path):
         build(tmp_path / "single")
 
 
-def test_resident_images_are_decoded_once_and_the_same(folder):
+def test_resident_images_are_decoded_once_and_the_same(folder, tmp_path):
     data = build(folder, storage="resident", crop_padding=2)
     assert isinstance(data, ArrayData) and data.sample_shape == (3, 32, 32) and data.crop_padding == 2
     files = build(folder).train.files
@@ -72,12 +72,14 @@ def test_resident_images_are_decoded_once_and_the_same(folder):
         exact = CentreCrop(32, 32)(files.read(index), "x").numpy()
         assert np.array_equal(data.train_images[index], exact) and data.train_labels[index] == files.labels[index]
     assert next(load(data).batches(0, 1)).inputs.shape == (6, 3, 32, 32)
-    caches = sorted((folder / ".cache").glob("image_folder-*/manifest.json"))
+    caches = sorted((tmp_path / ".randomix-cache").glob("image_folder-*/manifest.json"))
     times = [path.stat().st_mtime_ns for path in caches]
     again = build(folder, storage="resident", workers=1)
     assert len(caches) == 1 and [path.stat().st_mtime_ns for path in caches] == times
     assert np.array_equal(again.train_images, data.train_images)
     assert build(folder, storage="resident", image_size=16).sample_shape == (3, 16, 16)
+    build(folder, storage="resident", cache=str(tmp_path / "here"))
+    assert len(list((tmp_path / "here").glob("image_folder-*/manifest.json"))) == 1
 
 
 def test_a_changed_file_is_decoded_again(folder):
