@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from models.options import FLAG, Check, check_dims, is_count, is_counts, one_of, parse_options
+from models.projection import project
 from randomix.types import Tap
 
 CONV = {1: nn.Conv1d, 2: nn.Conv2d}
@@ -47,7 +48,7 @@ class PreActBlock(nn.Module):
         """(N, channels, *S) to (N, width, *S / stride)."""
         active = F.relu(self.norm1(inputs))
         identity = inputs if self.raw_shortcut else active
-        shortcut = self.project(active) if self.project is not None else identity
+        shortcut = project(self.project, active) if self.project is not None else identity
         return self.conv2(F.relu(self.norm2(self.conv1(active)))) + shortcut
 
 

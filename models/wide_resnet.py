@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from models.options import COUNT, FLAG, SHARE, Check, check_dims, one_of, parse_options
+from models.projection import project
 from randomix.errors import ConfigError
 from randomix.types import Tap
 
@@ -48,7 +49,7 @@ class WideBlock(nn.Module):
         features = F.relu(self.norm2(self.conv1(active)))
         if self.dropout:
             features = F.dropout(features, self.dropout, self.training)
-        shortcut = inputs if self.project is None else self.project(inputs if self.raw_shortcut else active)
+        shortcut = inputs if self.project is None else project(self.project, inputs if self.raw_shortcut else active)
         return self.conv2(features) + shortcut
 
 

@@ -12,6 +12,7 @@ from randomix.mixers import available
 
 ROOT = Path(__file__).parents[2]
 MIXERS = ", ".join(sorted(p.stem for p in (ROOT / "configs/mixer").glob("*.yaml")))
+SETS = ", ".join(sorted(p.stem for p in (ROOT / "configs/dataset").glob("*.yaml")))
 METHODS = ", ".join(available())
 
 
@@ -34,7 +35,7 @@ def problems(*overrides: str, multirun: bool = False, name: str = "train") -> li
         ("+recipe.lr=0.2", "+recipe.lr=0.2: the key is there already; write recipe.lr=0.2"),
         ("+mixer=mixup", "+mixer=mixup: the group is there already; write mixer=mixup"),
         ("mixer=mixupp", f"mixer=mixupp: must be one of {MIXERS}; did you mean mixup?"),
-        ("dataset=digit", "dataset=digit: must be one of digits, fake_images, fashion_mnist; did you mean digits?"),
+        ("dataset=digit", f"dataset=digit: must be one of {SETS}; did you mean digits?"),
         ("recipe.lr=fast", "recipe.lr=fast: must be a number above 0"),
         ("recipe.lr=0", "recipe.lr=0: must be a number above 0"),
         ("recipe.epochs=1e2", "recipe.epochs=100.0: must be a whole number of at least 1; write 100"),
@@ -97,7 +98,7 @@ def test_each_process_needs_two_images_at_a_time() -> None:
 def test_all_mistakes_are_reported_at_once() -> None:
     found = problems("mixer=mixup", "mixer.alhpa=1", "recipe.lr=fast", "trainer.devic=cpu", "dataset.name=digit")
     assert found == [
-        "dataset.name=digit: must be one of digits, fake_images, fashion_mnist; did you mean digits?",
+        f"dataset.name=digit: must be one of {SETS}; did you mean digits?",
         "mixer.alhpa: unknown key; did you mean mixer.alpha?",
         "recipe.lr=fast: must be a number above 0",
         "trainer.devic: unknown key; did you mean trainer.device?",
