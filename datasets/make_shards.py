@@ -119,13 +119,17 @@ def write_split(out: Path, files: ImageFiles, plan: Plan, jobs: int) -> None:
         check_space(out, plan.need * left // total)
     with _pool(min(jobs, left)) as pool:
         parts = ((out / plan.name(number), plan.members(number)) for number in todo)
-        for future in [pool.submit(write_shard, path, files.subset(members), members, plan.resize, plan.quality)
-                       for path, members in parts]:  # fmt: skip
-            shard = future.result()
-            done[shard.name] = shard
-            append_line(progress, json.dumps(asdict(shard)))
-            print(f"{shard.name}: {shard.samples} images, {shard.bytes / _MIB:.1f} MiB ({len(done)} of {total})",
-                  flush=True)  # fmt: skip
+        futures = [pool.submit(write_shard, path, files.subset(members), members, plan.resize, plan.quality)
+                   for path, members in parts]  # fmt: skip
+        try:
+            for future in futures:
+                shard = future.result()
+                done[shard.name] = shard
+                append_line(progress, json.dumps(asdict(shard)))
+                print(f"{shard.name}: {shard.samples} images, {shard.bytes / _MIB:.1f} MiB ({len(done)} of {total})",
+                      flush=True)  # fmt: skip
+        finally:
+            pool.shutdown(cancel_futures=True)  # not hundreds of shards more after an error or Ctrl-C
     shards = [asdict(done[plan.name(number)]) for number in range(total)]
     manifest: dict[str, Any] = {
         "format": FORMAT, "split": plan.split, "samples": len(files), "classes": files.classes, "plan": plan.digest,

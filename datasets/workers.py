@@ -38,7 +38,8 @@ def worker_count(asked: int | None) -> int:
     if asked is not None:
         return asked
     ranks = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
-    return max(1, min(_MOST, len(os.sched_getaffinity(0)) // ranks))
+    processors = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, min(_MOST, processors // ranks))
 
 
 def read_ahead(
