@@ -25,6 +25,7 @@ from randomix.errors import ConfigError
 from randomix.rng import StepRng
 
 MEAN, STD = (0.0,), (0.1,)  # of waveforms in [-1, 1]; not stated in the paper; 0.1: about the RMS of a spoken word
+_CHUNK = 16  # clips at once on a CPU: they stay in its cache from the first operation to the last
 LEVELS = 2**24  # steps of a volume: a float32 holds each exactly
 
 
@@ -33,7 +34,9 @@ class AudioTrainLoader(WindowLoader):
 
     def __init__(self, data: AudioData, feed: Feed) -> None:
         super().__init__(data.train, data.train.labels, data.shift, False, feed)
-        self._data, self._normalise = data, data.normaliser(feed.device)
+        self._data = data
+        self._features = data.normaliser(feed.device) if data.features != "waveform" else None
+        self._unit = 1.0 if self._features else 1 / STD[0]  # waveforms are normalised as they are read: their mean is 0
         self._background: Tensor | None = None
         if data.noise is not None:
             samples = host_tensor(data.noise.samples).to(feed.device)
@@ -46,13 +49,24 @@ class AudioTrainLoader(WindowLoader):
         return columns
 
     def _inputs(self, places: Tensor, *columns: Tensor) -> Tensor:
-        sound = self._windows.take(places).mul_(1 / self._windows.full_scale)
+        if places.device.type != "cpu":
+            return self._samples(places, *columns)
+        batch = torch.empty(len(places), *self._data.sample_shape, dtype=self._feed.dtype)
+        parts = (column.split(_CHUNK) for column in (batch, places, *columns))
+        for part, *numbers in zip(*parts, strict=True):
+            part.copy_(self._samples(*numbers))
+        return batch
+
+    def _samples(self, places: Tensor, *columns: Tensor) -> Tensor:
+        unit = self._unit / self._windows.full_scale
+        sound = self._windows.take(places).mul_(unit)
         if self._background is not None:
             starts, levels = columns
-            scale = self._data.background_volume / (LEVELS * self._windows.full_scale)
+            scale = unit * self._data.background_volume / LEVELS
             noise = self._background.index_select(0, starts).float()
-            sound = sound.addcmul_(noise, (levels * scale).float()[:, None]).clamp_(-1, 1)
-        return self._normalise(sound[:, None]).to(self._feed.dtype)
+            sound.addcmul_(noise, (levels * scale).float()[:, None]).clamp_(-self._unit, self._unit)
+        sound = sound[:, None]
+        return (self._features(sound) if self._features else sound).to(self._feed.dtype)
 
 
 def plan_background(data: AudioData, seed: int, epoch: int) -> list[np.ndarray]:

@@ -23,11 +23,10 @@ class LogMel:
     """Waveforms (n, 1, L) in [-1, 1] to features (n, 1, 32, 1 + L // 512) in [-0.5, 0.5]; differentiable."""
 
     def __init__(self, rate: int, device: torch.device) -> None:
-        from torchaudio.transforms import MelSpectrogram
+        from torchaudio.transforms import MelScale, Spectrogram
 
-        self._power = MelSpectrogram(
-            rate, n_fft=N_FFT, hop_length=HOP, n_mels=N_MELS, norm="slaney", mel_scale="slaney", pad_mode="reflect"
-        ).to(device)
+        self._spectrum = Spectrogram(N_FFT, hop_length=HOP, power=None, pad_mode="reflect").to(device)
+        self._mels = MelScale(N_MELS, rate, n_stft=N_FFT // 2 + 1, norm="slaney", mel_scale="slaney").to(device)
 
     def __call__(self, waveforms: Tensor) -> Tensor:
         """A silent clip becomes the constant 0.5."""
@@ -36,7 +35,8 @@ class LogMel:
             return torch.cat([self._features(part.float()) for part in parts])
 
     def _features(self, waveforms: Tensor) -> Tensor:
-        power = self._power(waveforms).clamp_min(FLOOR)
+        spectrum = self._spectrum(waveforms)
+        power = self._mels(spectrum.real.square() + spectrum.imag.square()).clamp_min(FLOOR)  # abs() takes a root first
         loudest = power.amax((1, 2, 3), keepdim=True)
         decibels = (10 * (power / loudest).log10()).clamp_min(-TOP_DB)
         return (decibels + TOP_DB) / TOP_DB - MEAN[0]
