@@ -100,7 +100,8 @@ def build(config: Mapping[str, Any]) -> ArrayData:
     mean, std = channel_values(config, "mean", MEAN), channel_values(config, "std", STD)
     kind = _kind_of_labels(name, config.get("labels", "fine"))
     folder, form = _find(name, config.get("root"))
-    fix = prepare_command(name, config.get("root")) + ", or set dataset.verify=false to use another set of this format"
+    fix = prepare_command(name, config.get("root"))
+    fix += ", or set dataset.verify=false to use another set of this format" if options.verify else ""
     files = _Files(folder, {} if form.binary else MD5[name], options.verify, fix)
     names = _class_names(files, name, form)
     train, test = (_read_split(files, form, part, names) for part in (form.train, form.test))
