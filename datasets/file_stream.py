@@ -112,4 +112,4 @@ class FileEvaluation(Dataset[Any]):
                 bad.append((index, str(error)))
         images = torch.stack(crops) if crops else self._options.images(0)
         labels = host_tensor(self._files.labels[indices])
-        return Decoded(images, labels, torch.tensor(indices), torch.empty(0, dtype=torch.bool), bad, 0)
+        return Decoded(images, labels, torch.tensor(indices), torch.empty(0, dtype=torch.uint8), bad, 0)

@@ -170,7 +170,7 @@ class ShardEvaluation(IterableDataset[Any]):
         for row, sample in enumerate(samples):
             images[row] = crop(sample.data, sample.name)
         labels, indices = torch.tensor([(s.label, s.index) for s in samples]).T.contiguous()
-        return Decoded(images, labels, indices, torch.empty(0, dtype=torch.bool), [], 0)
+        return Decoded(images, labels, indices, torch.empty(0, dtype=torch.uint8), [], 0)
 
 
 def buffer_order(count: int, size: int, rng: np.random.Generator) -> np.ndarray:

@@ -26,7 +26,7 @@ _WARNINGS = 10  # lines about single files; more are only counted
 
 
 class Decoded(NamedTuple):
-    """images (n, S, S, 3) uint8, labels (n,) int64, indices (n,) int64, flips (n,) bool (evaluation: empty).
+    """images (n, S, S, 3) uint8; labels, indices (n,) int64; flips (n,) uint8, 255 to mirror (evaluation: empty).
 
     bad: (index, why) of each sample that was tried in vain; replaced: rows that hold another sample than they should.
     """
@@ -110,11 +110,11 @@ class Source(Protocol):
 
 
 def step_draws(seed: int, step: int, share: Share, flip: bool) -> tuple[list[list[float]], Tensor]:
-    """Uniform numbers (n, DRAWS) for crops, and flips (n,) bool: a rank's rows of what the global batch draws."""
+    """Uniform numbers (n, DRAWS) for crops, and flips (n,), 0 or 255: a rank's rows of what the global batch draws."""
     rng = StepRng(seed, step=step)
     draws = rng.generator("data.crop", shared=True).random((share.batch_size, DRAWS))
     flips = rng.generator("data.flip", shared=True).integers(0, 1 + flip, share.batch_size)
-    return draws[share.rows].tolist(), torch.from_numpy(flips[share.rows].astype(np.bool_))
+    return draws[share.rows].tolist(), torch.from_numpy(255 * flips[share.rows].astype(np.uint8))
 
 
 class BadSamples:
@@ -171,7 +171,10 @@ class StreamTrainLoader:
     def _finish(self, decoded: Decoded) -> Batch:
         """What the device does: flip, normalise in float32, cast; channels_last without a copy."""
         images, labels, indices, flips = (part.to(self._device, non_blocking=True) for part in decoded[:4])
-        images = torch.where(flips[:, None, None, None], images.flip(2), images)
+        mask = flips[:, None, None, None]
+        images = (
+            images.flip(2).bitwise_xor_(images).bitwise_and_(mask).bitwise_xor_(images)
+        )  # where() takes 4 x as long
         rows = images.flatten(2).float().mul_(self._scale).add_(self._shift)
         return Batch(rows.to(self._dtype).view(images.shape).permute(0, 3, 1, 2), labels, indices)
 

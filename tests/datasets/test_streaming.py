@@ -139,7 +139,7 @@ def test_batches_equal_a_slow_loop(folder):
             np.testing.assert_allclose(batch.inputs[row].numpy(), expected, atol=1e-5)
             assert data.class_names[batch.labels[row]] == path.parent.name
             seen.append(index)
-            mirrored += int(flips[row])
+            mirrored += bool(flips[row])
     assert len(seen) == len(set(seen)) == 24 and 4 < mirrored < 20
 
 
