@@ -83,7 +83,7 @@ def test_the_clean_loss_carries_its_own_weight_gradients(frozen):
         if expected.grad is None:
             assert found.grad is None
         else:
-            torch.testing.assert_close(found.grad, expected.grad * 3, rtol=1e-5, atol=1e-7)
+            torch.testing.assert_close(found.grad, expected.grad * 3, rtol=1e-5, atol=1e-6)  # sums of scaled terms
     assert all(torch.equal(a, b) for a, b in zip(model.buffers(), reference.buffers(), strict=True))
 
 

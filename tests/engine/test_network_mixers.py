@@ -43,7 +43,7 @@ class TappedGroupNet(nn.Module):
 
 
 def tapped_group_net(config, *, sample_shape, num_classes):
-    return TappedGroupNet(sample_shape[0], num_classes, config.get("depth", 3))
+    return TappedGroupNet(sample_shape[0], num_classes, config.get("layers", 3))
 
 
 def quiet():
@@ -93,7 +93,7 @@ def test_compiled_training_has_a_graph_for_each_tap_however_many(tmp_path, monke
     everywhere = [{"name": n, "taps": taps, **o} for n, o in (("manifold_mixup", {}), ("patchup", {"block_size": 1}))]
     config = tiny_config(tmp_path, trainer={"compile": True}, recipe={"epochs": 12})
     config["mixer"] = {"name": "randomix", "candidates": [*everywhere, "mixup"], "weights": [5, 5, 1]}
-    config["model"] = {"name": "tapped_group_net", "depth": 5}
+    config["model"] = {"name": "tapped_group_net", "layers": 5}
     with torch._dynamo.config.patch(cache_size_limit=8):  # as it comes
         running = make_trainer(config, World(), tapped_group_net)
         for step, batch in enumerate(running.loader.batches(0, running.total_steps)):
