@@ -14,13 +14,13 @@ from typing import Any
 
 import numpy as np
 
-from datasets.audio import AudioData
-from datasets.audio_options import parse_audio_options
-from datasets.background import Noise, noise_of
-from datasets.clips import ClipSet, Recordings, load_clips
+from datasets.formats.wav import ENDINGS
 from datasets.places import data_root
-from datasets.spoken_words import read_marker
-from datasets.wav import ENDINGS
+from datasets.sound.audio import AudioData
+from datasets.sound.background import Noise, noise_of
+from datasets.sound.clips import ClipSet, Recordings, load_clips
+from datasets.sound.options import parse_audio_options
+from datasets.sound.spoken_words import read_marker
 from randomix.errors import ConfigError, DataError
 
 VALIDATION, BACKGROUND = "validation", "_background_noise_"

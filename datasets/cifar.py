@@ -1,9 +1,9 @@
 """CIFAR-10 and CIFAR-100: 50,000 + 10,000 colour photographs, 32 x 32, of 10 or 100 kinds of things.
 
 A. Krizhevsky, "Learning Multiple Layers of Features from Tiny Images", 2009. Both official forms are read: the python
-version (pickles, through ``datasets.pickles``, each after its MD5) and the binary version (records of label bytes and
-3,072 bytes of red, green and blue planes), for whose files no checksums are published: their sizes, labels, names and
-class counts are compared instead.
+version (pickles, through ``datasets.formats.pickles``, each after its MD5) and the binary version (records of label
+bytes and 3,072 bytes of red, green and blue planes), for whose files no checksums are published: their sizes, labels,
+names and class counts are compared instead.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ from typing import Any
 
 import numpy as np
 
+from datasets.formats.pickles import MAX_BYTES, load_batch
 from datasets.integrity import expect_digest
 from datasets.options import channel_values, check_train_size, parse_options
-from datasets.pickles import MAX_BYTES, load_batch
 from datasets.places import find_folder, prepare_command
 from datasets.resident import ArrayData
 from datasets.subsets import balanced_subset

@@ -18,11 +18,11 @@ from typing import Any
 
 import numpy as np
 
-from datasets.idx import read_idx
+from datasets.formats.idx import read_idx
 from datasets.integrity import expect_digest
 from datasets.options import check_train_size, parse_options
 from datasets.places import data_root, find_folder, prepare_command
-from datasets.prepare_sets import ENTRIES
+from datasets.preparing.sets import ENTRIES
 from datasets.resident import ArrayData
 from datasets.subsets import balanced_subset
 from randomix.errors import DataError

@@ -18,16 +18,16 @@ from typing import Any
 import numpy as np
 
 from datasets.cache import cached_arrays
-from datasets.class_folders import ImageFiles, class_names, scan
-from datasets.file_stream import FileEvaluation, FileSource
-from datasets.image_options import parse_image_options
+from datasets.formats.class_folders import ImageFiles, class_names, scan
 from datasets.imagenet import stream_options
 from datasets.options import check_train_size
 from datasets.places import data_root
 from datasets.resident import ArrayData
-from datasets.streaming import BadSamples, StreamData, StreamOptions
+from datasets.streams.file_stream import FileEvaluation, FileSource
+from datasets.streams.options import parse_image_options
+from datasets.streams.streaming import BadSamples, StreamData, StreamOptions
+from datasets.streams.workers import read_ahead
 from datasets.subsets import balanced_subset
-from datasets.workers import read_ahead
 from randomix.errors import ConfigError, DataError
 
 _DEFAULTS = {

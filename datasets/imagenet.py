@@ -12,16 +12,17 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from datasets.class_folders import ImageFiles, class_names, scan
-from datasets.file_stream import FileSource
-from datasets.image_options import parse_image_options
+from datasets.formats.class_folders import ImageFiles, class_names, scan
 from datasets.options import check_train_size
 from datasets.places import find_folder, prepare_command
-from datasets.prepared import read_stamp
-from datasets.shards import ShardSource, open_shards
-from datasets.streaming import Source, StreamData, StreamOptions
+from datasets.preparing.stamps import read_stamp
+from datasets.streams.file_stream import FileSource
+from datasets.streams.options import parse_image_options
+from datasets.streams.shard_files import open_manifest
+from datasets.streams.shards import ShardSource
+from datasets.streams.streaming import Source, StreamData, StreamOptions
+from datasets.streams.workers import worker_count
 from datasets.subsets import balanced_subset
-from datasets.workers import worker_count
 from randomix.errors import ConfigError, DataError
 
 NUM_TRAIN, NUM_VAL = 1_281_167, 50_000
@@ -113,7 +114,7 @@ def _folders(options: Mapping[str, Any]) -> tuple[dict[str, Source], tuple[str, 
 
 
 def _shards(options: Mapping[str, Any]) -> tuple[dict[str, Source], tuple[str, ...], dict[str, Any]]:
-    sets = {split: open_shards(options["shards"], split) for split in SPLITS}
+    sets = {split: open_manifest(options["shards"], split) for split in SPLITS}
     classes = sets["train"].classes
     if classes != sets["val"].classes:
         raise DataError(f"{options['shards']}: the shards of train and val have different classes; make both from one "

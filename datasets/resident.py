@@ -3,7 +3,7 @@
 The array is padded, and for ``flip`` mirrored, once. An overlapping view then names every possible crop by one
 integer, the place of its first element, so that ordering, cropping and flipping a batch is a single
 ``index_select`` that copies whole rows. The integers of an epoch are computed on the host and sent in one copy.
-What is not an image (``datasets.audio``) brings a loader of its own with more integers a sample.
+What is not an image (``datasets.sound.audio``) brings a loader of its own with more integers a sample.
 """
 
 from __future__ import annotations

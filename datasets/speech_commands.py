@@ -17,14 +17,14 @@ from typing import Any
 
 import numpy as np
 
-from datasets.audio import AudioData
-from datasets.audio_options import parse_audio_options
-from datasets.background import noise_of, silence
-from datasets.clips import ClipSet, Recordings, load_clips
 from datasets.places import find_folder, prepare_command
-from datasets.prepare_sets import ENTRIES
-from datasets.prepared import check_tree, read_stamp
-from datasets.spoken_words import MARKER, read_marker
+from datasets.preparing.sets import ENTRIES
+from datasets.preparing.stamps import check_tree, read_stamp
+from datasets.sound.audio import AudioData
+from datasets.sound.background import noise_of, silence
+from datasets.sound.clips import ClipSet, Recordings, load_clips
+from datasets.sound.options import parse_audio_options
+from datasets.sound.spoken_words import MARKER, read_marker
 from datasets.subsets import proportional_subset
 from randomix.errors import DataError
 

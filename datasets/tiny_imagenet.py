@@ -16,16 +16,16 @@ from typing import Any
 
 import numpy as np
 
-from datasets import tiny_tree
 from datasets.cache import cached_arrays
-from datasets.decoding import decode_rgb
+from datasets.formats import tiny_tree
+from datasets.formats.decoding import decode_rgb
+from datasets.formats.tiny_tree import Photo, Tree
 from datasets.options import channel_values, check_train_size, is_count, parse_options
 from datasets.places import find_folder, prepare_command
-from datasets.prepare_sets import ENTRIES
-from datasets.prepared import check_tree, read_stamp
+from datasets.preparing.sets import ENTRIES
+from datasets.preparing.stamps import check_tree, read_stamp
 from datasets.resident import ArrayData
 from datasets.subsets import balanced_subset
-from datasets.tiny_tree import Photo, Tree
 from randomix.errors import ConfigError, DataError, StorageError
 
 NAME, FOLDER = "tiny_imagenet", "tiny-imagenet-200"

@@ -29,7 +29,7 @@ sys.path.insert(0, str(CHECKOUT))
 
 import numpy as np  # noqa: E402
 
-from datasets.spoken_words import MARKER, SOURCE  # noqa: E402
+from datasets.sound.spoken_words import MARKER, SOURCE  # noqa: E402
 from randomix.errors import DataError, RunError  # noqa: E402
 from randomix.files import storage_errors, write_atomic  # noqa: E402
 

@@ -15,10 +15,10 @@ from pathlib import Path
 CHECKOUT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(CHECKOUT))
 
-from datasets import prepare  # noqa: E402
 from datasets.places import data_root  # noqa: E402
-from datasets.prepare_progress import size_words  # noqa: E402
-from datasets.prepare_sets import ENTRIES, Entry  # noqa: E402
+from datasets.preparing import prepare  # noqa: E402
+from datasets.preparing.progress import size_words  # noqa: E402
+from datasets.preparing.sets import ENTRIES, Entry  # noqa: E402
 from randomix.errors import INTERRUPTED, OK, RunError  # noqa: E402
 
 SHARDS = "imagenet-shards"
@@ -32,9 +32,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C: a line, and 75
     try:
         if arguments[:1] == [SHARDS]:
-            from datasets.shards import main_shards
+            from datasets import imagenet
+            from datasets.streams import make_shards
 
-            return main_shards(list(arguments[1:]))
+            return make_shards.main(list(arguments[1:]), imagenet.open_folders)
         parser = _parser()
         options = parser.parse_args(arguments)
         if options.list:

@@ -9,6 +9,30 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 LAYERS = {  # package: what it may import of ours
+    "datasets.formats": {"datasets.formats", "randomix.errors"},
+    "datasets.preparing": {"datasets.preparing", "datasets.places", "randomix.errors", "randomix.files"},
+    "datasets.sound": {
+        "datasets.sound",
+        "datasets.formats",
+        "datasets.resident",
+        "datasets.cache",
+        "datasets.options",
+        "randomix.devices",
+        "randomix.engine.protocols",
+        "randomix.errors",
+        "randomix.rng",
+    },
+    "datasets.streams": {
+        "datasets.streams",
+        "datasets.formats",
+        "datasets.options",
+        "datasets.subsets",
+        "randomix.devices",
+        "randomix.engine.protocols",
+        "randomix.errors",
+        "randomix.files",
+        "randomix.rng",
+    },
     "randomix.engine": {
         "randomix.engine",
         "randomix.records",

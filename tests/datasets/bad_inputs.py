@@ -28,8 +28,8 @@ if __name__ == "__main__":
     sys.path.insert(0, str(Path(__file__).parents[2]))
 
 import datasets
-from datasets import prepare
-from datasets.prepare_sets import ENTRIES
+from datasets.preparing import prepare
+from datasets.preparing.sets import ENTRIES
 from randomix.errors import RunError
 from scripts.bench import made_sets
 from tests.datasets.prepare_driver import toy_entry

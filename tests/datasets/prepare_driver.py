@@ -8,8 +8,8 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from datasets.archive_tree import Tree
-from datasets.prepare_sets import ENTRIES
+from datasets.preparing.archive_tree import Tree
+from datasets.preparing.sets import ENTRIES
 from scripts import prepare_data
 
 

@@ -14,9 +14,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from datasets import archives
-from datasets.archive_tree import below, clean_name
-from datasets.archives import extract
+from datasets.preparing import archives
+from datasets.preparing.archive_tree import below, clean_name
+from datasets.preparing.archives import extract
 from randomix.errors import DataError, StorageError
 
 FILES = {"set/a.txt": b"alpha", "set/deep/er/b.bin": bytes(range(256)) * 40, "set/empty": b"", "set/ü.txt": b"umlaut"}
@@ -229,7 +229,7 @@ def test_bombs(tmp_path, kind):
 
 def test_what_is_written_counts_more_than_what_is_announced(tmp_path):
     """A member whose header says little and whose data go on: caught while it is written."""
-    from datasets.archive_tree import Limits, Refused, Tree
+    from datasets.preparing.archive_tree import Limits, Refused, Tree
 
     tree = Tree(tmp_path, Limits(1000, 5), cap=1000)
     tree.announce("x", 10)

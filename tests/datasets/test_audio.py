@@ -4,11 +4,11 @@ import numpy as np
 import pytest
 import torch
 
-from datasets.audio import LEVELS, MEAN, STD, AudioData, plan_background
-from datasets.background import noise_of
-from datasets.clips import ClipSet
-from datasets.log_mel import LogMel
 from datasets.resident import BLOCK_BYTES, blocks, plan_epoch
+from datasets.sound.audio import LEVELS, MEAN, STD, AudioData, plan_background
+from datasets.sound.background import noise_of
+from datasets.sound.clips import ClipSet
+from datasets.sound.log_mel import LogMel
 from randomix.errors import ConfigError
 
 CPU = torch.device("cpu")

@@ -7,8 +7,8 @@ import shutil
 import numpy as np
 import pytest
 
-from datasets import download
-from datasets.download import fetch, known_digest, remember, shown
+from datasets.preparing import download
+from datasets.preparing.download import fetch, known_digest, remember, shown
 from randomix.errors import DataError, StorageError
 from tests.datasets.file_server import Served, serving
 
@@ -219,7 +219,7 @@ def test_a_digest_is_computed_once_for_a_file(tmp_path, monkeypatch):
 
 
 def test_progress_on_a_terminal_and_in_a_log(tmp_path, capsys, monkeypatch):
-    from datasets.prepare_progress import Progress, size_words
+    from datasets.preparing.progress import Progress, size_words
 
     with Progress("x.tar", 1000, every=0.0) as progress:
         progress(250)

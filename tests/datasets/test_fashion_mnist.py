@@ -9,8 +9,8 @@ import pytest
 
 import datasets
 from datasets import fashion_mnist
-from datasets.idx import read_idx
-from datasets.prepare_sets import ENTRIES
+from datasets.formats.idx import read_idx
+from datasets.preparing.sets import ENTRIES
 from randomix.errors import DataError
 
 needs_debian = pytest.mark.skipif(

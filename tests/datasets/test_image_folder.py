@@ -8,9 +8,9 @@ import torch
 import yaml
 
 import datasets
-from datasets.crops import CentreCrop
 from datasets.resident import ArrayData
-from datasets.streaming import StreamData
+from datasets.streams.crops import CentreCrop
+from datasets.streams.streaming import StreamData
 from randomix.errors import ConfigError, DataError
 from tests.datasets.pictures import CPU, cut, load, make_folders, same
 from tests.support import tiny_config, train, weights_digest

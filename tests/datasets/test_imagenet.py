@@ -9,7 +9,7 @@ from PIL import Image
 
 import datasets
 from datasets import imagenet
-from datasets.class_folders import scan
+from datasets.formats.class_folders import scan
 from datasets.imagenet import official_classes
 from randomix.errors import ConfigError, DataError
 from tests.datasets.pictures import CPU, load, make_folders

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from datasets.log_mel import HOP, N_FFT, N_MELS, LogMel, feature_shape, shortest
+from datasets.sound.log_mel import HOP, N_FFT, N_MELS, LogMel, feature_shape, shortest
 
 CPU = torch.device("cpu")
 

@@ -10,7 +10,7 @@ import subprocess
 import numpy as np
 import pytest
 
-from datasets.pickles import INSTRUCTIONS, MAX_TUPLES, load_batch
+from datasets.formats.pickles import INSTRUCTIONS, MAX_TUPLES, load_batch
 from randomix.errors import DataError
 from tests.datasets.cifar_files import python2
 
@@ -225,10 +225,10 @@ def test_nested_arguments_do_not_count_as_flat_ones():
 
 
 def test_a_file_of_absurd_size(monkeypatch):
-    monkeypatch.setattr("datasets.pickles.MAX_BYTES", 100)
+    monkeypatch.setattr("datasets.formats.pickles.MAX_BYTES", 100)
     assert "bytes, more than 100" in refused(pickle.dumps(BATCH))
-    monkeypatch.setattr("datasets.pickles.MAX_BYTES", 10_000)
-    monkeypatch.setattr("datasets.pickles.MAX_INSTRUCTIONS", 20)
+    monkeypatch.setattr("datasets.formats.pickles.MAX_BYTES", 10_000)
+    monkeypatch.setattr("datasets.formats.pickles.MAX_INSTRUCTIONS", 20)
     assert "far more parts" in refused(pickle.dumps(BATCH))
 
 

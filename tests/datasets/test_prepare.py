@@ -17,9 +17,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from datasets import download, prepare
-from datasets.prepare_sets import ENTRIES
-from datasets.prepared import STAMP, check_tree, make_stamp, read_stamp
+from datasets.preparing import download, prepare
+from datasets.preparing.sets import ENTRIES
+from datasets.preparing.stamps import STAMP, check_tree, make_stamp, read_stamp
 from randomix.errors import DataError, StorageError
 from scripts import prepare_data
 from tests.datasets.file_server import Served, serving
@@ -367,7 +367,7 @@ def test_the_command_line_loads_no_torch():
     root = DRIVER.parents[2]
     modules = "('torch', 'scipy', 'rich')"
     code = (
-        "import sys; sys.path.insert(0, '.'); from scripts import prepare_data; import datasets.prepare_imagenet;"
+        "import sys; sys.path.insert(0, '.'); from scripts import prepare_data; import datasets.preparing.imagenet;"
         f"prepare_data.main(['--list']); print([name for name in {modules} if name in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=root, capture_output=True, text=True, check=True)

@@ -7,9 +7,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from datasets import archives, prepare, prepare_imagenet
-from datasets.prepare_sets import ENTRIES
-from datasets.prepared import read_stamp
+from datasets.preparing import archives, prepare
+from datasets.preparing import imagenet as prepare_imagenet
+from datasets.preparing.sets import ENTRIES
+from datasets.preparing.stamps import read_stamp
 from randomix.errors import DataError
 from tests.datasets.prepare_driver import toy_entry
 from tests.datasets.test_prepare import contents, md5, tar

@@ -12,9 +12,10 @@ import torch
 from PIL import Image
 
 import datasets
-from datasets import make_shards, shard_files, shards
-from datasets.shards import Lane, ShardTraining, buffer_order
-from datasets.streaming import Share
+from datasets import imagenet
+from datasets.streams import make_shards, shard_files, shards
+from datasets.streams.shards import Lane, ShardTraining, buffer_order
+from datasets.streams.streaming import Share
 from randomix.errors import ConfigError, DataError
 from tests.datasets.file_server import serving
 from tests.datasets.pictures import CPU, cut, joined, load, make_folders, same
@@ -23,7 +24,8 @@ sys.path.insert(0, str(Path(__file__).parents[2] / "scripts"))
 
 
 def write(root, out, *arguments):
-    return shards.main_shards(["--root", str(root), "--out", str(out), "--no-verify", "--jobs", "1", *arguments])
+    call = ["--root", str(root), "--out", str(out), "--no-verify", "--jobs", "1", *arguments]
+    return make_shards.main(call, imagenet.open_folders)
 
 
 def build(root, **options):
@@ -151,7 +153,7 @@ def test_batches_hold_what_the_folders_hold(folder, place):
     assert [position for position, _ in sequence] == [sample.index for _, sample in sequence] == list(range(33))
     by_index = {sample.index: sample for _, sample in sequence}
     assert sorted(s.data for s in by_index.values()) == sorted(files.read(i) for i in range(33))
-    from datasets.streaming import step_draws
+    from datasets.streams.streaming import step_draws
 
     batch = next(load(data).batches(0, 1))
     draws, flips = step_draws(3, 0, Share(6, 0, 1), True)

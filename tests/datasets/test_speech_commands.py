@@ -9,9 +9,10 @@ import pytest
 
 import datasets
 from datasets import speech_commands
-from datasets.background import noise_of, silence
-from datasets.prepare_sets import ENTRIES
-from datasets.prepared import make_stamp, write_stamp
+from datasets.preparing.sets import ENTRIES
+from datasets.preparing.stamps import make_stamp, write_stamp
+from datasets.sound import clips as sound_clips
+from datasets.sound.background import noise_of, silence
 from datasets.speech_commands import COMMANDS, COUNTS, WORDS
 from randomix.errors import ConfigError, DataError, StorageError
 from tests.datasets.sounds import RATE, make_speech_commands, tone, wav_bytes, word_sound
@@ -274,8 +275,8 @@ def test_the_cache_is_used_checked_and_made_anew(folder, tmp_path, monkeypatch):
     make_speech_commands(folder, SOME, takes=3)
     cache = tmp_path / "cache"
     decoded = []
-    real = datasets.clips.read_clip
-    monkeypatch.setattr(datasets.clips, "read_clip", lambda path, *rest: decoded.append(path.name) or real(path, *rest))
+    real = sound_clips.read_clip
+    monkeypatch.setattr(sound_clips, "read_clip", lambda path, *rest: decoded.append(path.name) or real(path, *rest))
     first = build(folder, cache=str(cache))
     assert (
         len(decoded) == 36 and isinstance(first.train.clips, np.memmap) and not (tmp_path / ".randomix-cache").exists()
@@ -347,5 +348,5 @@ def test_the_configuration_lists_every_option():
         path = Path(datasets.__file__).parents[1] / "configs" / "dataset" / f"{name}.yaml"
         config = OmegaConf.to_container(OmegaConf.load(path))
         module = sys.modules.get(f"datasets.{name}") or __import__(f"datasets.{name}", fromlist=["x"])
-        known = {**datasets.audio_options.DEFAULTS, **module._DEFAULTS}
+        known = {**datasets.sound.options.DEFAULTS, **module._DEFAULTS}
         assert config == {"name": name, **known}

@@ -16,9 +16,9 @@ from PIL import Image
 from torchvision import transforms
 
 import datasets
-from datasets import crops, streaming
-from datasets.crops import DRAWS, CentreCrop, RandomCrop
-from datasets.file_stream import FileTraining
+from datasets.streams import crops, streaming
+from datasets.streams.crops import DRAWS, CentreCrop, RandomCrop
+from datasets.streams.file_stream import FileTraining
 from randomix.errors import ConfigError, DataError
 from tests.datasets.pictures import CPU, cut, joined, load, make_folders, same
 from tests.support import fork, wait
@@ -340,7 +340,7 @@ def test_a_killed_worker_is_one_line(folder):
 
 
 def test_too_little_shared_memory_is_said_before(folder, monkeypatch):
-    monkeypatch.setattr("datasets.workers.shutil.disk_usage", lambda path: type("", (), {"free": 2**10}))
+    monkeypatch.setattr("datasets.streams.workers.shutil.disk_usage", lambda path: type("", (), {"free": 2**10}))
     with pytest.raises(ConfigError, match=r"dataset.workers: 2 workers need .*--shm-size"):
         next(load(config(folder, workers=2)).batches(0, 1))
 

@@ -10,8 +10,11 @@ import pytest
 from PIL import Image, ImageFile
 
 import datasets
-from datasets import prepare_sets, prepared, tiny_imagenet, tiny_tree
-from datasets.decoding import decode_rgb
+from datasets import tiny_imagenet
+from datasets.formats import tiny_tree
+from datasets.formats.decoding import decode_rgb
+from datasets.preparing import sets as prepare_sets
+from datasets.preparing import stamps as prepared
 from datasets.subsets import balanced_subset
 from randomix.errors import ConfigError, DataError, StorageError
 from randomix.records import record
@@ -316,7 +319,7 @@ def test_decoding_of_other_modes(monkeypatch):
     Image.new("1", (20_000, 10_000)).save(bomb, "PNG")
     with pytest.raises(DataError, match="it: expected a whole image, found: Image size"):
         decode_rgb(bomb.getvalue(), "it")
-    monkeypatch.setattr("datasets.decoding.MAX_PIXELS", 4000)
+    monkeypatch.setattr("datasets.formats.decoding.MAX_PIXELS", 4000)
     with pytest.raises(DataError, match="found: 64 x 64 pixels, more than 4000"):
         decode_rgb(jpeg(3))
 

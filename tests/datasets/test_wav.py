@@ -6,7 +6,7 @@ import struct
 import numpy as np
 import pytest
 
-from datasets.wav import CLIPPED, CUT, PADDED, read_clip, read_recording
+from datasets.formats.wav import CLIPPED, CUT, PADDED, read_clip, read_recording
 from randomix.errors import DataError
 from tests.datasets.sounds import RATE, fmt, riff, tone, wav_bytes
 

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 import datasets
+from datasets.formats.wav import read_clip, read_recording
 from datasets.speech_commands import WORDS
-from datasets.wav import read_clip, read_recording
 from scripts import make_spoken_words as script
 
 espeak = pytest.mark.skipif(shutil.which("espeak-ng") is None, reason="espeak-ng is not installed")

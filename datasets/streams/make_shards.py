@@ -14,7 +14,7 @@ import io
 import json
 import multiprocessing
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor, Future, ProcessPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -23,8 +23,8 @@ from typing import Any
 import numpy as np
 from filelock import FileLock
 
-from datasets.class_folders import ImageFiles
-from datasets.shard_files import FORMAT
+from datasets.formats.class_folders import ImageFiles
+from datasets.streams.shard_files import FORMAT
 from randomix.errors import OK
 from randomix.files import (
     append_line,
@@ -73,10 +73,11 @@ class Shard:
     sha256: str
 
 
-def main(arguments: Sequence[str]) -> int:
-    """Run the command line; returns the exit code or raises a RunError."""
-    from datasets.imagenet import open_folders
+def main(arguments: Sequence[str], open_folders: Callable[[str | None, bool], Mapping[str, ImageFiles]]) -> int:
+    """Run the command line; returns the exit code or raises a RunError.
 
+    open_folders: the images of each split in a root, their number checked or not.
+    """
     options = _parser().parse_args(arguments)
     files = open_folders(options.root, options.verify)
     out = Path(options.out)
@@ -171,7 +172,7 @@ def _shrunk(files: ImageFiles, index: int, resize: int, quality: int) -> bytes:
     """A JPEG with its shorter side at most ``resize``; the bytes as they are if it is no larger."""
     from PIL import Image
 
-    from datasets.decoding import image_errors, open_image, to_rgb
+    from datasets.formats.decoding import image_errors, open_image, to_rgb
 
     data = files.read(index)
     with image_errors(files.path(index)):

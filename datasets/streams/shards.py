@@ -8,7 +8,7 @@ each sample exactly once.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,22 +16,10 @@ import numpy as np
 import torch
 from torch.utils.data import IterableDataset, get_worker_info
 
-from datasets.shard_files import Sample, ShardSet, open_manifest
-from datasets.streaming import Decoded, Share, StreamOptions, step_draws
+from datasets.streams.shard_files import Sample, ShardSet
+from datasets.streams.streaming import Decoded, Share, StreamOptions, step_draws
 from randomix.errors import DataError
 from randomix.rng import StepRng
-
-
-def main_shards(arguments: Sequence[str]) -> int:
-    """``python scripts/prepare_data.py imagenet-shards``: write shards; returns the exit code."""
-    from datasets.make_shards import main
-
-    return main(arguments)
-
-
-def open_shards(place: str, split: str) -> ShardSet:
-    """The shards of "train" or "val" in a folder or below a URL; raises DataError, ConfigError."""
-    return open_manifest(place, split)
 
 
 @dataclass(frozen=True)

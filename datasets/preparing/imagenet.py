@@ -17,12 +17,12 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from datasets import archives
-from datasets.archive_tree import Limits, Refused, Tree, below
-from datasets.prepare import Job, Report, obtain, seal, stamp_problem, unpack
-from datasets.prepare_progress import Progress
-from datasets.prepare_sets import Archive
-from datasets.prepared import read_stamp
+from datasets.preparing import archives
+from datasets.preparing.archive_tree import Limits, Refused, Tree, below
+from datasets.preparing.jobs import Job, Report, obtain, seal, stamp_problem, unpack
+from datasets.preparing.progress import Progress
+from datasets.preparing.sets import Archive
+from datasets.preparing.stamps import read_stamp
 from randomix.errors import DataError
 from randomix.files import check_space, storage_errors
 

@@ -20,7 +20,7 @@ from PIL import Image
 from torch import Tensor
 from torch.nn import functional as F
 
-from datasets.decoding import image_errors, open_image, to_rgb
+from datasets.formats.decoding import image_errors, open_image, to_rgb
 from randomix.devices import host_tensor
 
 TRIES = 10

@@ -22,8 +22,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
-from datasets.archives import describe
-from datasets.prepare_progress import Progress
+from datasets.preparing.archives import describe
+from datasets.preparing.progress import Progress
 from randomix.errors import DataError
 from randomix.files import check_space, storage_errors, sync_folder, write_atomic
 

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from datasets.class_folders import ImageFiles
-from datasets.streaming import Decoded, Share, StreamOptions, step_draws
+from datasets.formats.class_folders import ImageFiles
+from datasets.streams.streaming import Decoded, Share, StreamOptions, step_draws
 from randomix.devices import host_tensor
 from randomix.errors import DataError
 from randomix.rng import StepRng

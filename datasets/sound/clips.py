@@ -14,8 +14,8 @@ from pathlib import Path
 import numpy as np
 
 from datasets.cache import cached_arrays
+from datasets.formats.wav import CLIPPED, CUT, PADDED, read_clip, read_recording
 from datasets.integrity import array_digest
-from datasets.wav import CLIPPED, CUT, PADDED, read_clip, read_recording
 from randomix.errors import DataError, StorageError
 
 VERSION = 1  # of what decoding makes of a file

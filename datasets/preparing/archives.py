@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from datasets.archive_tree import CHUNK, Limits, Readable, Refused, Tree
+from datasets.preparing.archive_tree import CHUNK, Limits, Readable, Refused, Tree
 from randomix.errors import DataError
 from randomix.files import check_space, storage_errors
 

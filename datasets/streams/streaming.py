@@ -16,8 +16,8 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from datasets.crops import DRAWS, CentreCrop, RandomCrop
-from datasets.workers import read_ahead, start_fork_server
+from datasets.streams.crops import DRAWS, CentreCrop, RandomCrop
+from datasets.streams.workers import read_ahead, start_fork_server
 from randomix.engine.protocols import Batch
 from randomix.errors import ConfigError, DataError
 from randomix.rng import StepRng

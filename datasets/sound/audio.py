@@ -16,10 +16,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from datasets import log_mel
-from datasets.background import Noise
-from datasets.clips import ClipSet
 from datasets.resident import Feed, ResidentEvalSet, WindowLoader
+from datasets.sound import log_mel
+from datasets.sound.background import Noise
+from datasets.sound.clips import ClipSet
 from randomix.devices import host_tensor
 from randomix.errors import ConfigError
 from randomix.rng import StepRng
