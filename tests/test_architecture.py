@@ -10,10 +10,17 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 LAYERS = {  # package: what it may import of ours
     "datasets.formats": {"datasets.formats", "randomix.errors"},
-    "datasets.preparing": {"datasets.preparing", "datasets.places", "randomix.errors", "randomix.files"},
+    "datasets.preparing": {
+        "datasets.preparing",
+        "datasets.integrity",
+        "datasets.places",
+        "randomix.errors",
+        "randomix.files",
+    },
     "datasets.sound": {
         "datasets.sound",
         "datasets.formats",
+        "datasets.integrity",
         "datasets.resident",
         "datasets.cache",
         "datasets.options",
@@ -26,6 +33,7 @@ LAYERS = {  # package: what it may import of ours
         "datasets.streams",
         "datasets.formats",
         "datasets.options",
+        "datasets.places",
         "datasets.subsets",
         "randomix.devices",
         "randomix.engine.protocols",
