@@ -2,7 +2,7 @@
 
     ROOT/train/CLASS/*.wav   ROOT/test/CLASS/*.wav   [ROOT/validation/CLASS/*.wav]   [ROOT/_background_noise_/*.wav]
 
-WAV, FLAC and Ogg files, mono, all at one rate. Nothing is resampled: see ``docs/your_own_data_audio.md``.
+WAV, FLAC and Ogg files, mono, all at one rate. Nothing is resampled: see ``docs/your_own_recordings.md``.
 """
 
 from __future__ import annotations
