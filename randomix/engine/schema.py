@@ -81,6 +81,7 @@ class EvalDatasetConfig:
 
     root: str | None = None  # null: where the run found them
     cache: str | None = None  # folder of decoded arrays; null: as the run had it
+    shards: str | None = None  # folder or URL of the shards; null: as the run had it
     workers: int | None = None  # processes that decode; null: as the run had it
 
 

@@ -16,6 +16,8 @@ EXECUTION = {
     "recipe": {"name"},
     "mixer": {"label"},
 }  # fmt: skip
+# Where something lies: that it is there changes the result, its address does not.
+ADDRESSES = {"dataset": {"shards"}}
 # A setting at the value listed here leaves no trace in the hash. One that is added later gets its neutral value here,
 # so that the runs before it keep their names. Never change a line.
 NEUTRAL = {
@@ -35,7 +37,7 @@ def identity(config: Mapping[str, Any]) -> dict[str, Any]:
     """The part of a resolved run configuration that determines its result, without the seed and neutral settings."""
     return {
         section: {
-            key: value
+            key: True if key in ADDRESSES.get(section, ()) else value
             for key, value in config[section].items()
             if key not in EXECUTION.get(section, ()) and value is not None
             if NEUTRAL.get(section, {}).get(key, ...) != value

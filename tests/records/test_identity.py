@@ -19,11 +19,19 @@ def test_a_neutral_or_executing_setting_leaves_no_trace():
     for section, changes in [
         ("trainer", {"nproc": 4, "device": "cuda", "keep_last": 9, "deterministic": False}),
         ("recipe", {"nesterov": False, "name": "other", "ema_decay": None}),
-        ("dataset", {"root": "/elsewhere", "verify": True}),
+        ("dataset", {"root": "/elsewhere", "verify": True, "cache": "/tmp", "workers": 3}),
         ("mixer", {"label": "Mine", "added_later": None}),
     ]:
         assert config_hash(config | {section: config[section] | changes}) == known
     assert config_hash(config | {"seed": 5, "output_root": "x"}) == known
+
+
+def test_shards_are_another_order_wherever_they_lie():
+    config = tiny_config(Path("outputs"))
+    here, there = (config_hash(config | {"dataset": config["dataset"] | {"shards": s}}) for s in ("/a", "https://b"))
+    assert (
+        here == there != config_hash(config) == config_hash(config | {"dataset": config["dataset"] | {"shards": None}})
+    )
 
 
 def test_what_changes_the_result_changes_the_name():
