@@ -187,13 +187,13 @@ def pairs(data: Data, count: int, seed: int) -> list[tuple[torch.Tensor, torch.T
 def _held_out(data: Data, count: int) -> Batch:
     """``count`` test samples as methods get them: normalised, and features where the data are made into them.
 
-    The first ones, or from all over the set where those are of one class: it may come in the order of its classes.
+    The first ones, or from all over the set where those are of few classes: it may come in the order of its classes.
     """
     import torch
 
     eval_set = data.eval_set(torch.device("cpu"))
     batch = next(iter(eval_set.batches(count)))
-    if len(batch.labels.unique()) == 1 and eval_set.num_samples > count:
+    if len(batch.labels.unique()) < min(data.num_classes, count) / 2 and eval_set.num_samples > count:
         batch = next(iter(eval_set.batches(count, 0, eval_set.num_samples // count)))
     return replace(batch, inputs=eval_set.normalise(batch.inputs).contiguous())
 
@@ -270,7 +270,8 @@ def draw(rows: Sequence[Sequence[Panel]], out: Path) -> None:
     out.parent.mkdir(parents=True, exist_ok=True)
     with matplotlib.rc_context({"svg.hashsalt": "randomix", "font.size": 11}):
         columns = len(rows[0])
-        figure = Figure(figsize=(1.45 * columns, 2.1 * len(rows) + 0.3), layout="constrained")
+        height = 1.6 if rows[0][0].pixels.ndim == 2 else 2.1
+        figure = Figure(figsize=(1.45 * columns, height * len(rows) + 0.3), layout="constrained")
         grid = figure.subplots(len(rows), columns, squeeze=False)
         for i, row in enumerate(rows):
             for axes, panel in zip(grid[i], row, strict=True):
