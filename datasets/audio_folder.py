@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from datasets.formats.class_folders import split_folders
 from datasets.formats.wav import ENDINGS
 from datasets.places import data_root
 from datasets.sound.audio import AudioData
@@ -39,7 +40,8 @@ def build(config: Mapping[str, Any]) -> AudioData:
     if length < 1:
         raise ConfigError([f"dataset.seconds is {options['seconds']}, less than one sample at {rate} Hz"])
     folders = {"train": options["train_folder"], "test": options["test_folder"]}
-    if (root / VALIDATION).is_dir() and VALIDATION not in folders.values():
+    taken = [(root / folder).resolve() for folder in folders.values()]
+    if (root / VALIDATION).is_dir() and (root / VALIDATION).resolve() not in taken:
         folders[VALIDATION] = VALIDATION
     class_names, names, labels = _files(root, folders)
     background = _background(root, options["background_prob"])
@@ -82,6 +84,7 @@ def _root(options: Mapping[str, Any]) -> Path:
         raise ConfigError(["dataset.root is null, expected the folder of your recordings, with "
                            f"{options['train_folder']} and {options['test_folder']} in it"])  # fmt: skip
     root = data_root(options["root"])
+    split_folders(root, options)
     for key in ("train_folder", "test_folder"):
         if not (root / options[key]).is_dir():
             raise DataError(f"{root / options[key]}: expected a folder with one folder a class, found none; set "

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from datasets.cache import cached_arrays
-from datasets.formats.class_folders import ImageFiles, class_names, scan
+from datasets.formats.class_folders import ImageFiles, class_names, scan, split_folders
 from datasets.imagenet import stream_options
 from datasets.options import check_train_size
 from datasets.places import data_root
@@ -72,7 +72,7 @@ def _scan(options: Mapping[str, Any]) -> tuple[ImageFiles, ImageFiles]:
     if options["root"] is None:
         raise ConfigError(["dataset.root is null, expected the folder of your images, with "
                            f"{options['train_folder']} and {options['test_folder']} in it"])  # fmt: skip
-    train, test = (data_root(options["root"]) / options[key] for key in ("train_folder", "test_folder"))
+    train, test = split_folders(data_root(options["root"]), options)
     classes = class_names(train)
     if len(classes) < 2:
         raise DataError(f"{train}: expected folders of 2 classes or more, found {len(classes)}; put the images of each "

@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from randomix.errors import DataError
+from randomix.errors import ConfigError, DataError
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm")  # in upper case as well
 _NAMED = 5  # of a list of wrong folders
@@ -52,6 +53,16 @@ class ImageFiles:
     def subset(self, indices: np.ndarray) -> ImageFiles:
         """Some of the images, the classes unchanged."""
         return ImageFiles(self.folder, self.classes, self.names[indices], self.labels[indices])
+
+
+def split_folders(root: Path, options: Mapping[str, Any]) -> tuple[Path, Path]:
+    """Where the training and the test samples of one's own set lie; raises ConfigError if that is one folder."""
+    train, test = (root / options[key] for key in ("train_folder", "test_folder"))
+    if train.resolve() == test.resolve():
+        raise ConfigError([f"dataset.train_folder={options['train_folder']} and "
+                           f"dataset.test_folder={options['test_folder']} are one folder, expected two: what a network "
+                           "was trained on does not test it"])  # fmt: skip
+    return train, test
 
 
 def class_names(folder: Path) -> tuple[str, ...]:

@@ -1,6 +1,7 @@
 """Your own recordings: any rate and length, classes that must agree, background of your own."""
 
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -63,7 +64,12 @@ def test_a_validation_folder_and_other_names(folder):
         build(folder)
     assert build(folder, test_folder="validation").splits == ("test",)
     (folder / "train").rename(folder / "lessons")
-    data = build(folder, test_folder="lessons", train_folder="lessons")
+    for other in ("lessons", "./lessons/"):
+        with pytest.raises(ConfigError, match=r"dataset.train_folder=lessons and .* are one folder"):
+            build(folder, test_folder=other, train_folder="lessons")
+    assert build(folder, train_folder="lessons", test_folder="./validation").splits == ("test",)
+    shutil.copytree(folder / "validation", folder / "test")
+    data = build(folder, train_folder="lessons")
     assert data.splits == ("test", "validation") and len(data.held_out["validation"]) == 4
 
 

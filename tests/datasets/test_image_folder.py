@@ -49,9 +49,19 @@ def test_classes_come_from_the_training_folder(folder):
     (folder / "other" / "train" / "plum").rename(folder / "train" / "plum")
     with pytest.raises(DataError, match=r"val: expected 3 class folders, found 2: missing plum"):
         build(folder)
-    assert (
-        build(folder / "..", train_folder=f"{folder.name}/train", test_folder=f"{folder.name}/train").num_classes == 3
-    )
+    (folder / "val").rename(folder / "old")
+    (folder / "other" / "val").rename(folder / "val")
+    for name in ("apple", "pear"):
+        (folder / "old" / name).rename(folder / "val" / name)
+    nested = build(folder / "..", train_folder=f"{folder.name}/train", test_folder=f"{folder.name}/val")
+    assert nested.num_classes == 3
+
+
+def test_the_training_images_are_no_test(folder):
+    (folder / "link").symlink_to("train")
+    for other in ("train", "./train/", "val/../train", "link"):
+        with pytest.raises(ConfigError, match=r"dataset.train_folder=train and dataset.test_folder=.* are one folder"):
+            build(folder, test_folder=other)
 
 
 def test_what_is_missing(folder, tmp_path):
