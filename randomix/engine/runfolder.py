@@ -8,6 +8,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import yaml
+
 from randomix import files
 from randomix.engine import status
 from randomix.errors import ConfigError
@@ -70,6 +72,22 @@ class RunFolder:
         if any(known.get(key) != config[key] for key in ("evaluators", "evaluator")):
             line += f"; it was evaluated otherwise: for these evaluators run python eval.py checkpoint={self.root} ..."
         return line
+
+    def require_same_data(self, config: Mapping[str, Any]) -> None:
+        """Raise ConfigError if the run here was trained on files at another place that nothing has verified.
+
+        A run's name leaves out where its data lie. Verified data are the same wherever they lie; of other files, such
+        as a folder of one's own, the place is all that tells them apart before they are read.
+        """
+        if config["dataset"].get("verify", False) or not self.config.is_file():
+            return
+        before = yaml.safe_load(self.config.read_text())["dataset"]
+        for key in ("root", "shards"):
+            there, here = (str(settings.get(key) or "") for settings in (before, config["dataset"]))
+            if there != here and Path(there).absolute() != Path(here).absolute():
+                raise ConfigError([f"dataset.{key}={here or 'null'}: the run in {self.root} was trained on "
+                                   f"{there or 'null'}; set another output_root, or dataset.{key}={there or 'null'} "
+                                   "if the data have only moved"])  # fmt: skip
 
     def prepare(self, resume: str) -> None:
         """Make the folder and check that it can be written, before any work.

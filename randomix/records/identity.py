@@ -12,7 +12,7 @@ from typing import Any
 EXECUTION = {
     "trainer": {"device", "compile", "nproc", "threads", "resume", "eval_every_epochs", "checkpoint_every_epochs",
                 "keep_last", "eval_batch_size", "timeout_minutes"},
-    "dataset": {"root", "cache", "workers"},
+    "dataset": {"root", "cache", "workers", "on_bad_sample", "max_bad_share"},
     "recipe": {"name"},
     "mixer": {"label"},
 }  # fmt: skip

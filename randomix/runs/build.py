@@ -25,6 +25,7 @@ def run_training(
     trainer = schema.parse(config).trainer
     folder = RunFolder(identity.run_folder(config))
     if trainer.resume == "auto" and folder.finished():
+        folder.require_same_data(config)
         if os.environ.get("RANK", "0") == "0":
             print(f"{label} {folder.say_finished(config)}".strip(), flush=True)
         return OK

@@ -3,6 +3,7 @@
 import os
 import signal
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -137,3 +138,17 @@ def test_an_error_with_a_full_disk_is_still_the_first_error(tmp_path, monkeypatc
     monkeypatch.setattr(session.Status, "update", update)
     with pytest.raises(StorageError, match="the checkpoint"):
         train(config)
+
+
+def test_a_finished_run_on_other_files_is_not_taken_for_this_one(tmp_path, capsys):
+    """Where data lie is no part of a run's name: files that nothing verifies are told apart by their place."""
+    config = tiny_config(tmp_path, dataset={"verify": False, "root": "cats"}, recipe={"epochs": 1})
+    train(config)
+    dogs = config | {"dataset": config["dataset"] | {"root": "dogs"}}
+    with pytest.raises(
+        ConfigError, match=r"dataset.root=dogs: the run in .* was trained on cats; set another output_root"
+    ):
+        train(dogs)
+    capsys.readouterr()
+    train(config | {"dataset": config["dataset"] | {"root": str(Path("cats").absolute())}})
+    assert "already finished" in capsys.readouterr().out

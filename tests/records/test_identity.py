@@ -19,7 +19,7 @@ def test_a_neutral_or_executing_setting_leaves_no_trace():
     for section, changes in [
         ("trainer", {"nproc": 4, "device": "cuda", "keep_last": 9, "deterministic": False}),
         ("recipe", {"nesterov": False, "name": "other", "ema_decay": None}),
-        ("dataset", {"root": "/elsewhere", "verify": True, "cache": "/tmp", "workers": 3}),
+        ("dataset", {"root": "/elsewhere", "verify": True, "cache": "/tmp", "workers": 3, "on_bad_sample": "skip"}),
         ("mixer", {"label": "Mine", "added_later": None}),
     ]:
         assert config_hash(config | {section: config[section] | changes}) == known
