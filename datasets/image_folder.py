@@ -9,7 +9,6 @@ while it trains, as for ImageNet; ``resident`` decodes once, for sets that fit i
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -18,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from datasets.cache import cached_arrays
-from datasets.formats.class_folders import ImageFiles, class_names, scan, split_folders
+from datasets.formats.class_folders import ImageFiles, class_names, digest_of, scan, split_folders
 from datasets.imagenet import stream_options
 from datasets.options import check_train_size
 from datasets.places import data_root
@@ -54,7 +53,7 @@ def build(config: Mapping[str, Any]) -> StreamData | ArrayData:
         "mean": tuple(options["mean"]),
         "std": tuple(options["std"]),
     }
-    source = {"source": "folder of images", "sha256": _digest(train, test), "synthetic": False}
+    source = {"source": "folder of images", "sha256": digest_of(train, test), "synthetic": False}
     if options["storage"] == "stream":
         return StreamData(
             **common, train=FileSource(train), test=FileSource(test), options=streaming, source=source
@@ -82,25 +81,12 @@ def _scan(options: Mapping[str, Any]) -> tuple[ImageFiles, ImageFiles]:
     )
 
 
-def _digest(*splits: ImageFiles, sizes: bool = False) -> str:
-    """Of names and labels; with ``sizes`` also of every file's size and time."""
-    digest = hashlib.sha256()
-    for files in splits:
-        digest.update("\0".join(files.classes).encode(errors="surrogateescape"))
-        digest.update(b"\0".join(files.names.tolist()) + files.labels.astype("<i8").tobytes())
-        for index in range(len(files)) if sizes else ():
-            with contextlib.suppress(OSError):
-                stat = os.stat(files.path(index))
-                digest.update(b"%d %d;" % (stat.st_size, stat.st_mtime_ns))
-    return digest.hexdigest()
-
-
 def _decode_once(
     cache: Path, train: ImageFiles, test: ImageFiles, options: StreamOptions
 ) -> tuple[dict[str, np.ndarray], int]:
     """All images as arrays, from the cache if the files are those it was made of; how many were left out."""
     square = StreamOptions(size=options.size, resize=options.size, workers=options.workers)
-    digest = _digest(train, test, sizes=True)
+    digest = digest_of(train, test, sizes=True)
     source = {"version": _VERSION, "files": digest, "size": square.size, "skip": options.skip}
 
     def make() -> dict[str, np.ndarray]:

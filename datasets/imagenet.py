@@ -12,10 +12,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from datasets.formats.class_folders import ImageFiles, class_names, scan
+from datasets.formats.class_folders import ImageFiles, class_names, digest_of, scan
 from datasets.options import check_train_size
 from datasets.places import find_folder, prepare_command
-from datasets.preparing.stamps import read_stamp
 from datasets.streams.file_stream import FileSource
 from datasets.streams.options import parse_image_options
 from datasets.streams.shard_files import open_manifest
@@ -28,6 +27,7 @@ from randomix.errors import ConfigError, DataError
 NUM_TRAIN, NUM_VAL = 1_281_167, 50_000
 SPLITS = {"train": NUM_TRAIN, "val": NUM_VAL}
 _DEFAULTS = {"shards": None, "shuffle_buffer": 512, "verify": True}
+SHARD_WORKERS = 4  # of a rank, if nobody says how many: what a step shows must not depend on the machine
 _LIST = Path(__file__).with_name("imagenet_classes.txt")
 
 
@@ -37,6 +37,8 @@ def build(config: Mapping[str, Any]) -> StreamData:
     With ``verify`` the classes and the number of images have to be those of ILSVRC 2012. Raises DataError.
     """
     options = parse_image_options(config, _DEFAULTS)
+    if options["shards"] and options["workers"] is None:
+        options["workers"] = SHARD_WORKERS
     if options["shards"] and options["train_size"]:
         raise ConfigError(["dataset.train_size takes single files and dataset.shards has none; leave one of them out"])
     opened = _shards(options) if options["shards"] else _folders(options)
@@ -49,7 +51,7 @@ def build(config: Mapping[str, Any]) -> StreamData:
         mean=tuple(options["mean"]),
         std=tuple(options["std"]),
         options=stream_options(options),
-        source={"source": "ILSVRC 2012" if options["verify"] else "class folders, not verified", **found},
+        source={**found, "checked": "classes and numbers of images" if options["verify"] else None, "synthetic": False},
     )
 
 
@@ -107,9 +109,10 @@ def _folders(options: Mapping[str, Any]) -> tuple[dict[str, Source], tuple[str, 
     size = check_train_size("imagenet", options["train_size"], len(train))
     if size < len(train):
         train = train.subset(balanced_subset(train.labels, size, "imagenet.train"))
-    stamps = {split: read_stamp(files[split].folder) for split in SPLITS}
-    archives = {name: digest for stamp in stamps.values() if stamp for name, digest in stamp.archives.items()}
-    found = {"archives": archives, "synthetic": False}
+    found = {
+        "source": "ILSVRC 2012" if options["verify"] else "class folders, not verified",
+        "sha256": digest_of(train, files["val"]),  # of names and labels: to read 150 GB takes longer than a short run
+    }
     return {"train": FileSource(train), "val": FileSource(files["val"])}, train.classes, found
 
 
@@ -121,5 +124,11 @@ def _shards(options: Mapping[str, Any]) -> tuple[dict[str, Source], tuple[str, .
                         f"set: {prepare_command('imagenet-shards')} --out FOLDER")  # fmt: skip
     check_official(options["shards"], classes, {split: len(found) for split, found in sets.items()},
                    options["verify"], f"{prepare_command('imagenet-shards')} --out FOLDER")  # fmt: skip
-    found = {"shards": {split: shards.sha256 for split, shards in sets.items()}, "synthetic": False}
+    smaller = {shards.resize for shards in sets.values()} - {None}
+    name = "ILSVRC 2012" if options["verify"] else "shards, not verified"
+    found = {
+        "source": f"{name}, images made smaller" if smaller else name,
+        "shards": {split: {"sha256": s.sha256, "resize": s.resize, "quality": s.quality} for split, s in sets.items()},
+        "workers": max(1, options["workers"]),  # they share the shards: others would not continue a run, but 0 is 1
+    }
     return {split: ShardSource(shards) for split, shards in sets.items()}, classes, found

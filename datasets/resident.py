@@ -141,6 +141,7 @@ class WindowLoader(ABC):
     Concatenated over ranks, the batches equal those of one process. The last incomplete batch is dropped.
     """
 
+    any_ranks = True
     replaced = 0
 
     def __init__(self, samples: Samples, labels: np.ndarray, padding: int, flip: bool, feed: Feed) -> None:

@@ -7,6 +7,8 @@ take 0.07 s, all of ImageNet about one second: there is no index to go stale.
 
 from __future__ import annotations
 
+import contextlib
+import hashlib
 import os
 import sys
 from collections.abc import Mapping, Sequence
@@ -74,6 +76,19 @@ def class_names(folder: Path) -> tuple[str, ...]:
         raise DataError(f"{folder}: expected a folder with one folder a class, found none that can be read "
                         f"({error.strerror}); correct dataset.root") from error  # fmt: skip
     return tuple(names)
+
+
+def digest_of(*splits: ImageFiles, sizes: bool = False) -> str:
+    """SHA-256 of classes, file names and labels; with ``sizes`` also of every file's size and time."""
+    digest = hashlib.sha256()
+    for files in splits:
+        digest.update("\0".join(files.classes).encode(errors="surrogateescape"))
+        digest.update(b"\0".join(files.names.tolist()) + files.labels.astype("<i8").tobytes())
+        for index in range(len(files)) if sizes else ():
+            with contextlib.suppress(OSError):
+                stat = os.stat(files.path(index))
+                digest.update(b"%d %d;" % (stat.st_size, stat.st_mtime_ns))
+    return digest.hexdigest()
 
 
 def scan(folder: Path, classes: Sequence[str], fix: str) -> ImageFiles:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -23,6 +23,7 @@ _IN_A_ROW = 1000  # samples after a bad one that may be bad as well
 class FileSource:
     """A split in class folders as a source of batches."""
 
+    any_ranks: ClassVar[bool] = True
     files: ImageFiles
 
     def __len__(self) -> int:

@@ -55,7 +55,9 @@ class ShardSet:
     names: tuple[str, ...]
     counts: np.ndarray
     sizes: np.ndarray
-    sha256: str  # over the shards' own
+    resize: int | None  # the shorter side at most, in JPEGs written anew at ``quality``; None: as they were
+    quality: int | None
+    sha256: str  # of the shards' names, their own digests and the classes
 
     def __len__(self) -> int:
         return int(self.counts.sum())
@@ -128,7 +130,9 @@ def open_manifest(place: str, split: str) -> ShardSet:
             strict=True,
         )
         classes = tuple(map(str, manifest["classes"]))
+        written = [manifest.get(key) for key in ("resize", "quality")]
         valid = manifest["format"] == FORMAT and min(counts) > 0 and all(map(_SHARD.fullmatch, names))
+        valid = valid and all(value is None or type(value) is int for value in written)
     except _BROKEN as error:
         raise DataError(f"{shown(url)}: cannot be read ({_why(error)}); set dataset.shards to where the shards are, or "
                         f"make them: {prepare_command('imagenet-shards')} --out FOLDER") from error  # fmt: skip
@@ -142,17 +146,34 @@ def open_manifest(place: str, split: str) -> ShardSet:
         if found != size:
             raise DataError(f"{path}: expected {size} bytes, found {'no file' if found is None else found}; "
                             f"{_fix(split)}")  # fmt: skip
-    digest = hashlib.sha256(" ".join(digests).encode()).hexdigest()
-    return ShardSet(place, split, classes, names, np.array(counts, np.int64), np.array(sizes, np.int64), digest)
+    digest = hashlib.sha256(json.dumps([names, digests, classes]).encode()).hexdigest()
+    arrays = (np.array(counts, np.int64), np.array(sizes, np.int64))
+    return ShardSet(place, split, classes, names, *arrays, *written, digest)
 
 
 def check_place(place: str) -> None:
     """Raise ConfigError unless ``place`` is a folder or a URL of a kind that is only read."""
-    scheme = urlsplit(place).scheme
+    scheme, colon, rest = place.partition(":")
+    scheme = scheme.lower() if colon and "/" not in scheme else ""
+    if scheme not in ("", "file") and not _plain(scheme, rest):
+        raise ConfigError(["dataset.shards is a URL with a user, a password, a query or a fragment, expected only "
+                           "scheme://host/path: keys belong in the environment, where the storage's package looks"]
+                          )  # fmt: skip
     if scheme not in ("", "file", "http", "https", *_FSSPEC) or "::" in place:
         raise ConfigError([f"dataset.shards is {shown(place)!r}, expected a folder or a URL that begins with "
                            f"{', '.join(f'{s}://' for s in ('http', 'https', *_FSSPEC))}; commands are never run"]
                           )  # fmt: skip
+
+
+def _plain(scheme: str, rest: str) -> bool:
+    """Whether a URL holds nothing that might be a secret; "@" names a container in abfs:// and a version in hf://."""
+    host, _, path = rest.lstrip("/").partition("/")
+    allowed = {"abfs": "@", "az": "@"}.get(scheme, ""), "@" if scheme in _FSSPEC else ""
+    port = host.rpartition(":")[2].isdigit() and "@" not in host and scheme in ("http", "https")
+    found = [set("@?#[]") & set(host) - set(allowed[0]), set("@?#") & set(path) - set(allowed[1])]
+    return not any(found) and (
+        port or ":" not in host or rest.startswith(":") or scheme not in ("http", "https", *_FSSPEC)
+    )
 
 
 def join(place: str, name: str) -> str:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -26,6 +26,7 @@ from randomix.rng import StepRng
 class ShardSource:
     """A split in shards as a source of batches."""
 
+    any_ranks: ClassVar[bool] = False  # each has shards of its own
     shards: ShardSet
 
     def __len__(self) -> int:

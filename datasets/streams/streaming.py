@@ -9,7 +9,7 @@ import contextlib
 import sys
 from collections.abc import Generator
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple, Protocol
+from typing import Any, ClassVar, NamedTuple, Protocol
 
 import numpy as np
 import torch
@@ -17,11 +17,12 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from datasets.streams.crops import DRAWS, CentreCrop, RandomCrop
-from datasets.streams.workers import read_ahead, start_fork_server
+from datasets.streams.workers import check_shared_memory, ranks_here, read_ahead, start_fork_server
 from randomix.engine.protocols import Batch
 from randomix.errors import ConfigError, DataError
 from randomix.rng import StepRng
 
+_PIXELS = 64 * 224**2  # of a batch of evaluation
 _WARNINGS = 10  # lines about single files; more are only counted
 
 
@@ -68,6 +69,11 @@ class StreamOptions:
         """The crop of evaluation."""
         return CentreCrop(self.size, self.resize)
 
+    @property
+    def most_evaluated(self) -> int:
+        """Images of a batch of evaluation at most: 64 of 224 x 224 pixels, 10 MB; shared memory has to hold several."""
+        return max(1, _PIXELS // self.size**2)
+
     def images(self, count: int) -> Tensor:
         """Memory for the crops of a batch."""
         return torch.empty(count, self.size, self.size, 3, dtype=torch.uint8)
@@ -95,7 +101,11 @@ class Share:
 class Source(Protocol):
     """Where a split's images are read; the data sets it makes are picklable and yield ``Decoded``, or a text that
     becomes a DataError.
+
+    any_ranks: whether the global batches are the same for any number of ranks.
     """
+
+    any_ranks: ClassVar[bool]
 
     def __len__(self) -> int:
         """Samples."""
@@ -145,9 +155,12 @@ class StreamTrainLoader:
 
     def __init__(self, data: StreamData, share: Share, seed: int, device: torch.device, dtype: torch.dtype) -> None:
         self.steps_per_epoch = data.num_train // share.batch_size
+        self.any_ranks = data.train.any_ranks
         self.replaced = 0
         self.workers = data.options.workers
         if self.workers:
+            held_out = min(data.options.most_evaluated, -(-data.num_test // share.world_size))
+            check_shared_memory(self.workers, (share.count + held_out) * data.options.size**2 * 3, ranks_here())
             start_fork_server()
         self._data, self._share, self._seed, self._device, self._dtype = data, share, seed, device, dtype
         self._bad = BadSamples(data.name, data.num_train, data.options.max_bad_share)
@@ -192,7 +205,9 @@ class StreamEvalSet:
 
     def batches(self, batch_size: int, rank: int = 0, world_size: int = 1) -> Generator[Batch, None, None]:
         """This rank's samples; inputs (n, C, H, W) float32 in [0, 1]. Raises DataError for any that cannot be read."""
-        options, share = self._data.options, Share(batch_size * world_size, rank, world_size)
+        options = self._data.options
+        batch_size = min(batch_size, options.most_evaluated)
+        share = Share(batch_size * world_size, rank, world_size)
         with _decode(self._data.test.evaluation(options, share), options, batch_size, self._device) as items:
             for item in items:
                 images, labels, indices = (part.to(self._device, non_blocking=True) for part in item[:3])

@@ -37,9 +37,24 @@ def worker_count(asked: int | None) -> int:
     """``dataset.workers``: null means this rank's share of the processors, from 1 to 16."""
     if asked is not None:
         return asked
-    ranks = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
     processors = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return max(1, min(_MOST, processors // ranks))
+    return max(1, min(_MOST, processors // ranks_here()))
+
+
+def ranks_here() -> int:
+    """Training processes of this run on this machine."""
+    return int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+
+
+def check_shared_memory(workers: int, batch_bytes: int, ranks: int = 1) -> None:
+    """Raise ConfigError if shared memory cannot hold what may wait in it, ``batch_bytes`` for each batch of a rank."""
+    need = ranks * (workers * PREFETCH + 2) * batch_bytes
+    free = shutil.disk_usage(_SHARED).free if os.path.isdir(_SHARED) else need
+    if need > free:
+        of_ranks = f" of each of {ranks} ranks" if ranks > 1 else ""
+        raise ConfigError([f"dataset.workers: {workers} workers{of_ranks} need {need >> 20} MiB of shared memory for "
+                           f"decoded batches, {_SHARED} has {free >> 20} MiB free; use fewer, or more memory there "
+                           "(docker run --shm-size)"])  # fmt: skip
 
 
 def read_ahead(
@@ -75,12 +90,7 @@ def read_ahead(
 
 
 def _worker_options(workers: int, batch_bytes: int) -> dict[str, Any]:
-    need = (workers * PREFETCH + 2) * batch_bytes
-    free = shutil.disk_usage(_SHARED).free if os.path.isdir(_SHARED) else need
-    if need > free:
-        raise ConfigError([f"dataset.workers: {workers} workers need {need >> 20} MiB of shared memory for decoded "
-                           f"batches, {_SHARED} has {free >> 20} MiB free; use fewer, or more memory there (docker run "
-                           "--shm-size)"])  # fmt: skip
+    check_shared_memory(workers, batch_bytes)
     start_fork_server()
     context = multiprocessing.get_context("forkserver")
     return {"prefetch_factor": PREFETCH, "multiprocessing_context": context, "worker_init_fn": _end_with_parent}

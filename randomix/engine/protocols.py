@@ -24,6 +24,7 @@ class TrainLoader(Protocol):
     """One rank's share of the training batches, each a function of (seed, step) alone."""
 
     steps_per_epoch: int
+    any_ranks: bool  # whether the global batches are the same for any number of ranks
     replaced: int  # samples of this rank that could not be read and gave way to others, so far
 
     def batches(self, start: int, stop: int) -> Generator[Batch, None, None]:

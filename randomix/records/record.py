@@ -16,7 +16,7 @@ from enum import Enum
 from pathlib import Path
 from typing import Any, NoReturn
 
-from randomix.records.identity import _SECTIONS, config_hash, mixer_label, run_name
+from randomix.records.identity import _SECTIONS, ADDRESSES, config_hash, mixer_label, run_name
 
 SCHEMA = 1
 KINDS = ("train", "eval")
@@ -171,7 +171,8 @@ def public(value: Any) -> Any:
 def public_config(config: Mapping[str, Any]) -> dict[str, Any]:
     """A resolved configuration without the folders of the machine it ran on."""
     plain = {k: v for k, v in public(config).items() if k != "output_root"}
-    plain["dataset"] = {k: v for k, v in plain["dataset"].items() if k != "root"}
+    addresses = {k: True for k in ADDRESSES["dataset"] if plain["dataset"].get(k) is not None}
+    plain["dataset"] = {k: v for k, v in plain["dataset"].items() if k != "root"} | addresses
     return plain
 
 

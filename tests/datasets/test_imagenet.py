@@ -53,6 +53,7 @@ def test_verified_counts(official, monkeypatch, capsys):
     data = build(official, verify=True)
     assert (data.num_train, data.num_test, data.num_classes) == (2000, 1000, 1000)
     assert data.describe()["source"] == "ILSVRC 2012" and str(official) not in str(data.describe())
+    assert "archives" not in data.describe() and data.describe()["checked"] == "classes and numbers of images"
     assert not capsys.readouterr().err
     small = build(official, verify=True, train_size=1500)
     assert np.bincount(small.train.files.labels).tolist().count(2) == 500 and small.num_train == 1500
@@ -123,6 +124,16 @@ def test_another_set_of_this_layout_is_taken_with_one_warning(folder, capsys):
     assert build(folder / "imagenet").num_train == 15  # the folder itself works as well
     with pytest.raises(DataError, match=r"expected 1000 class folders, found 3"):
         build(folder, verify=True)
+
+
+def test_the_description_is_of_the_files(folder, tmp_path):
+    first = build(folder).describe()
+    assert build(make_folders(tmp_path / "other", train=5, val=3)).describe() == first
+    (folder / "imagenet" / "train" / ".prepared.json").write_text("{}")  # evidence comes and goes, the data stay
+    assert build(folder).describe() == first
+    file = folder / "imagenet" / "val" / "n01" / "n01_2.JPEG"
+    file.rename(file.with_name("n01_9.JPEG"))
+    assert build(folder).describe() != first
 
 
 def test_what_is_not_there(tmp_path):
