@@ -20,12 +20,14 @@ from randomix.errors import DataError
 
 MAX_BYTES = 2**30  # CIFAR-100's training batch has 155 MB
 MAX_INSTRUCTIONS = 4_000_000  # that batch has about 300,000
-MAX_TUPLES = 1000  # tuples nested deeply in a key overflow the stack of hash(); an array needs two or three
 NEEDED = """MARK STOP PROTO FRAME NONE NEWTRUE NEWFALSE INT BININT BININT1 BININT2 LONG LONG1 LONG4 FLOAT BINFLOAT
     STRING BINSTRING SHORT_BINSTRING BINBYTES SHORT_BINBYTES BINBYTES8 BYTEARRAY8 UNICODE BINUNICODE SHORT_BINUNICODE
     BINUNICODE8 EMPTY_LIST LIST APPEND APPENDS EMPTY_TUPLE TUPLE TUPLE1 TUPLE2 TUPLE3 EMPTY_DICT DICT SETITEM SETITEMS
     GET BINGET LONG_BINGET PUT BINPUT LONG_BINPUT MEMOIZE GLOBAL STACK_GLOBAL REDUCE BUILD"""
 INSTRUCTIONS = frozenset(NEEDED.split())  # no classes (INST, OBJ, NEWOBJ), no persistent ids, no extension registry
+TEXTS = """STRING BINSTRING SHORT_BINSTRING BINBYTES SHORT_BINBYTES BINBYTES8 UNICODE BINUNICODE SHORT_BINUNICODE
+    BINUNICODE8"""
+KEYS = frozenset(TEXTS.split()) | {"REDUCE"}  # what the stand-ins give is bytes, or hashes by its address
 DTYPES = frozenset({"b1", "i1", "i2", "i4", "i8", "u1", "u2", "u4", "u8", "f4", "f8"})
 
 
@@ -55,23 +57,60 @@ def _check_instructions(data: bytes) -> None:
     """Refuse instructions that are not needed, and numbers in them that would take memory or stack."""
     if len(data) > MAX_BYTES:
         raise _Refused(f"{len(data)} bytes, more than {MAX_BYTES}")
-    tuples, end, arguments = 0, -1, False
+    end, stack = -1, _Stack()
     for count, (opcode, argument, position) in enumerate(pickletools.genops(data)):
         name = opcode.name
         if name not in INSTRUCTIONS:
             raise _Refused(f"the instruction {name}")
         if "PUT" in name and argument > count + 1:  # the reader makes a table as long as the largest number
             raise _Refused("a table of absurd size")
-        if "TUPLE" in name:
-            tuples, arguments = tuples + 1, True
-        elif "PUT" not in name and name != "MEMOIZE":
-            tuples -= arguments and name in ("REDUCE", "BUILD")  # its arguments, which the stand-ins check
-            arguments = False
-        if count > MAX_INSTRUCTIONS or tuples > MAX_TUPLES:
+        if count > MAX_INSTRUCTIONS:
             raise _Refused("far more parts than a batch has")
+        stack.step(name, argument)
         end = position + 1
     if end != len(data):
         raise _Refused(f"{len(data) - end} bytes after its end")
+
+
+def _effect(opcode: pickletools.OpcodeInfo) -> tuple[bool, int, int]:
+    """Of an instruction: whether it takes all above the last mark, how many it takes below that, how many it puts."""
+    marked = pickletools.markobject in opcode.stack_before
+    fixed = [one for one in opcode.stack_before if one not in (pickletools.markobject, pickletools.stackslice)]
+    return marked, len(fixed), len(opcode.stack_after)
+
+
+_EFFECTS = {one.name: _effect(one) for one in pickletools.opcodes if one.name in INSTRUCTIONS}
+
+
+class _Stack:
+    """The reader's stack, without the values: of each, whether it may be the key of a dictionary.
+
+    Hashing (t, t) of (t, t) of ..., each written once and fetched again, takes twice as long with every step, and
+    deep tuples overflow the stack of hash(). No key of a batch is a tuple or a number, so none of them is ever hashed.
+    """
+
+    def __init__(self) -> None:
+        self._stack: list[bool] = []
+        self._marks: list[int] = []
+        self._memo: dict[int, bool] = {}
+
+    def step(self, name: str, argument: Any) -> None:
+        """Follow one instruction; raises IndexError or KeyError where the reader finds nothing either."""
+        stack = self._stack
+        if name == "MARK":
+            self._marks.append(len(stack))
+        elif "PUT" in name or name == "MEMOIZE":
+            self._memo[len(self._memo) if name == "MEMOIZE" else argument] = stack[-1]
+        elif "GET" in name:
+            stack.append(self._memo[argument])
+        else:
+            marked, takes, puts = _EFFECTS[name]
+            start = self._marks.pop() if marked else len(stack) - takes
+            keys = stack[start::2] if marked else stack[start + 1 : start + 2]
+            if name in ("SETITEMS", "DICT", "SETITEM") and not all(keys):
+                raise _Refused("a key other than a text")
+            del stack[start - takes if marked else start :]
+            stack += [name in KEYS] * puts
 
 
 class _Reader(pickle.Unpickler):

@@ -6,11 +6,12 @@ import os
 import pickle
 import random
 import subprocess
+import sys
 
 import numpy as np
 import pytest
 
-from datasets.formats.pickles import INSTRUCTIONS, MAX_TUPLES, load_batch
+from datasets.formats.pickles import INSTRUCTIONS, load_batch
 from randomix.errors import DataError
 from tests.datasets.cifar_files import python2
 
@@ -187,7 +188,7 @@ def test_hand_written_pickles_are_right():
         (under(U1), "a function or a type in place of a value"),
         (b"(lI1\na.", "a list"),
         (array() + b".", "a lone array"),
-        (b"(dI1\nI2\ns.", "a int where a text belongs"),
+        (b"(dI1\nI2\ns.", "a key other than a text"),
         # not a pickle, not all of one, or more than one
         (b"", "damaged data"),
         (b"<html>", "damaged data"),
@@ -200,7 +201,7 @@ def test_hand_written_pickles_are_right():
         (b"(dp99999999999\n.", "a table of absurd size"),
         (b"(dI" + b"9" * 5000 + b"\n.", "damaged data"),
         (b"\x80\x04\x8e" + (2**62).to_bytes(8, "little") + b".", "damaged data"),
-        (b"\x80\x02}" + b")" + b"\x85" * 500_000 + b"Ns.", "far more parts"),
+        (b"\x80\x02}" + b")" + b"\x85" * 500_000 + b"Ns.", "a key other than a text"),
         (b"\x80\x02" + b"]" * 300_000 + b"a" * 299_999 + b".", "a list"),
         (b"\x80\x02]" + b"".join(b"q" + bytes([i]) + b"]h" + bytes([i]) + b"ah" + bytes([i]) + b"a" for i in range(100))
          + b".", "a list"),
@@ -217,11 +218,28 @@ def test_one_text_encoded_again_and_again():
     assert "one text used again and again" in refused(b"\x80\x02" + data)
 
 
-def test_nested_arguments_do_not_count_as_flat_ones():
-    """Tuples that are arguments are many (each text of Python 3 in protocol 2); nested ones must stay few."""
-    many = {"filenames": [b"name %d" % i for i in range(3 * MAX_TUPLES)]}
-    same(load(pickle.dumps(many, 2)), many)
-    assert "far more parts" in refused(b"\x80\x02}" + b")" + b"\x85" * (MAX_TUPLES + 1) + b"Ns.")
+def doubled(times):
+    """A list of t1 = (), t2 = (t1, t1), t3 = (t2, t2), ...: each is written once, and hash() takes 2^times steps."""
+    return b"](" + b")q\x01" + b"".join(b"h%ch%c\x86q%c" % (n, n, n + 1) for n in range(1, times)) + b"e"
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [(b"}", b"Ns"), (b"}(U\x01aN", b"Nu"), (b"(U\x01aN", b"Nd"), (b"}U\x01a}", b"Nss"), (b"}", b"q\x50h\x50Ns")],
+)
+def test_keys_that_take_for_ever_to_hash(before, after):
+    """In another process: hash() listens to no signal."""
+    data = b"\x80\x02" + doubled(60) + before + b"h\x3c" + after + b"."
+    code = "import sys; from datasets.formats.pickles import load_batch; load_batch(sys.stdin.buffer.read(), 'f', 'm')"
+    result = subprocess.run([sys.executable, "-c", code], input=data, capture_output=True, timeout=60)
+    assert result.returncode == 1 and b"a key other than a text" in result.stderr, result.stderr
+
+
+def test_shared_and_nested_values_are_no_keys():
+    pair = (1, 2)
+    batch = {"a": (pair, pair), "b": [pair, {"c": pair, b"d": {}}], "e": {"f": [b"g"] * 3}}
+    for protocol in range(6):
+        same(load(pickle.dumps(batch, protocol)), batch)
 
 
 def test_a_file_of_absurd_size(monkeypatch):
