@@ -169,11 +169,12 @@ def _plain(scheme: str, rest: str) -> bool:
     """Whether a URL holds nothing that might be a secret; "@" names a container in abfs:// and a version in hf://."""
     host, _, path = rest.lstrip("/").partition("/")
     allowed = {"abfs": "@", "az": "@"}.get(scheme, ""), "@" if scheme in _FSSPEC else ""
-    port = host.rpartition(":")[2].isdigit() and "@" not in host and scheme in ("http", "https")
     found = [set("@?#[]") & set(host) - set(allowed[0]), set("@?#") & set(path) - set(allowed[1])]
-    return not any(found) and (
-        port or ":" not in host or rest.startswith(":") or scheme not in ("http", "https", *_FSSPEC)
-    )
+    if any(found):
+        return False
+    port = scheme in ("http", "https") and host.rpartition(":")[2].isdigit()
+    known = scheme in ("http", "https", *_FSSPEC) and not rest.startswith(":")  # others are refused as what they are
+    return port or ":" not in host or not known
 
 
 def join(place: str, name: str) -> str:
