@@ -16,8 +16,9 @@ import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import IO
 
-from datasets.preparing.archive_tree import CHUNK, Limits, Readable, Refused, Tree
+from datasets.preparing.archive_tree import CHUNK, Limits, Readable, Refused, Tree, clean_name
 from randomix.errors import DataError
 from randomix.files import check_space, storage_errors
 
@@ -125,6 +126,13 @@ def unpack_tar(stream: Readable, tree: Tree, progress: Callable[[], None] = lamb
         raise tarfile.ReadError("no mark of the archive's end: it was cut off or damaged")
     while counted.read(CHUNK):
         pass  # to the checksum of the compression
+
+
+def tar_sizes(stream: IO[bytes]) -> dict[str, int]:
+    """Size by clean path of every file that an uncompressed, seekable tar announces; its data are skipped."""
+    header = type("_Header", (_Header,), {})
+    with tarfile.open(fileobj=stream, mode="r:", tarinfo=header) as tar:
+        return {clean_name(member.name): member.size for member in tar if not member.isdir()}
 
 
 class _Header(tarfile.TarInfo):

@@ -1,6 +1,7 @@
 """ImageNet (ILSVRC 2012) from the archives that its page gives to registered users: class folders for both splits.
 
-train/<wnid>/ comes from a tar of one tar a class and is unpacked class by class: what was done before a kill stays.
+train/<wnid>/ comes from a tar of one tar a class and is unpacked class by class: what was done before a kill stays, if
+its files have the sizes that the archive announces (a power cut leaves empty and half ones).
 val/ is one flat tar; the development kit says which class each of its images has. Olga Russakovsky et al., "ImageNet
 Large Scale Visual Recognition Challenge", IJCV 2015.
 """
@@ -135,44 +136,69 @@ def _val_place(kit: Kit) -> Callable[[str], str]:
 
 
 def _unpack_train(job: Job, archive: Archive, kit: Kit) -> None:
-    """Unpack the tar of tars into train.part/<wnid>/, then give it its name. Classes that are there are kept."""
+    """Unpack the tar of tars into train.part/<wnid>/, then give it its name. Classes that are whole are kept."""
     path, target = obtain(job, archive), job.folder / "train"
     part = target.with_name("train.part")
     job.say(f"{job.entry.name}: unpacking {path} into {target}, class by class")
     with storage_errors(part, _need(job, archive)):
         part.mkdir(mode=0o755, exist_ok=True)
-        there = sum(1 for entry in os.scandir(part) if not entry.name.endswith(".part"))
-        share = 1 - there / max(1, len(kit.wnids))
+        for entry in os.scandir(part):
+            if entry.name not in kit.train_images:  # half a class of a process that was killed
+                _remove(Path(entry.path))
+        share = 1 - sum(1 for _ in os.scandir(part)) / max(1, len(kit.wnids))
         check_space(part, round(_need(job, archive) * share))
+        sizes: dict[str, dict[str, int]] = {}
         with archives.reading(path), tarfile.open(path, "r:") as tar, Progress(path.name, archive.size) as progress:
             for member in tar:
-                _unpack_class(tar, member, part, kit)
+                wnid = _class_of(member, kit)
+                sizes[wnid] = _unpack_class(tar, member, part / wnid, kit.train_images[wnid])
                 progress(member.offset)
+        if other := next((wnid for wnid in sorted(sizes) if _sizes(part / wnid) != sizes[wnid]), None):
+            raise DataError(f"{part / other}: expected the files and sizes that {path.name} announces, found others "
+                            f"after it was unpacked; check the disk, then {job.fix}")  # fmt: skip
         seal(part, target, job, archive, _classes_problem(part, kit.train_images))
         part.rename(target)
 
 
-def _unpack_class(tar: tarfile.TarFile, member: tarfile.TarInfo, part: Path, kit: Kit) -> None:
+def _class_of(member: tarfile.TarInfo, kit: Kit) -> str:
     match = _CLASS_TAR.fullmatch(member.name.removeprefix("./"))
     if match is None or match[1] not in kit.train_images or not member.isreg() or member.issparse():
         raise Refused(member.name, "expected one tar for each class")
-    folder = part / match[1]
-    if folder.is_dir() and all(entry.stat().st_size for entry in os.scandir(folder)):  # empty: after a power cut
-        return
+    return match[1]
+
+
+def _unpack_class(tar: tarfile.TarFile, member: tarfile.TarInfo, folder: Path, images: int) -> dict[str, int]:
+    """Unpack the tar of one class, unless ``folder`` has its files in their sizes; returns those that it announces."""
     source = tar.extractfile(member)
     assert source is not None
-    temporary = part / f"{match[1]}.part"
-    for old in (temporary, folder):
-        if old.exists():
-            shutil.rmtree(old)
+    if folder.is_dir() and _sizes(folder) == (sizes := archives.tar_sizes(source)):
+        return sizes
+    source.seek(0)
+    temporary = folder.with_name(f"{folder.name}.part")
+    _remove(folder)
     temporary.mkdir(mode=0o755)
-    tree = Tree(temporary, Limits(member.size, kit.train_images[match[1]] + 1), member.size, _flat)
+    tree = Tree(temporary, Limits(member.size, images + 1), member.size, _flat)
     try:
         archives.unpack_tar(source, tree)
     except BaseException:
         shutil.rmtree(temporary, ignore_errors=True)
         raise
     temporary.rename(folder)
+    source.seek(0)
+    return archives.tar_sizes(source)
+
+
+def _sizes(folder: Path) -> dict[str, int]:
+    """Size by name of what ``folder`` holds."""
+    return {entry.name: entry.stat(follow_symlinks=False).st_size for entry in os.scandir(folder)}
+
+
+def _remove(path: Path) -> None:
+    """Delete a file, a link or a folder, if it is there."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
 
 
 def _flat(path: str) -> str:

@@ -125,6 +125,63 @@ def test_interrupted_between_classes(published, monkeypatch):
     check(root)
 
 
+def empty(folder):
+    for path in folder.iterdir():
+        path.unlink()
+
+
+def cut(folder):
+    (path := sorted(folder.iterdir())[1]).write_bytes(path.read_bytes()[:500])
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        empty,
+        cut,
+        lambda folder: sorted(folder.iterdir())[0].unlink(),
+        lambda folder: sorted(folder.iterdir())[0].rename(folder / "n02119789_x.JPEG"),
+        lambda folder: (folder / "more.JPEG").write_bytes(b"x"),
+        lambda folder: (empty(folder), folder.rmdir(), folder.write_bytes(b"")),
+        lambda folder: folder.rename(folder.with_name("n00000009")),
+    ],
+    ids=["emptied", "cut", "missing", "renamed", "added", "a file", "another class"],
+)
+def test_classes_as_a_power_cut_leaves_them(published, monkeypatch, damage):
+    """The same command does the damaged class again, and no other one, and only then gives the tree its stamp."""
+    root, entry, _ = published
+    part = root / "imagenet" / "train.part"
+    run(root, entry)
+    part.with_name("train").rename(part)
+    damage(part / "n02119789")
+    unpack_tar, done = archives.unpack_tar, []
+    monkeypatch.setattr(archives, "unpack_tar", lambda *arguments: (
+        done.append(arguments[1].folder.name), unpack_tar(*arguments)))  # fmt: skip
+    run(root, entry)
+    assert done == ["n02119789.part"]
+    check(root)
+    assert run(root, entry, verify_only=True).files == 14
+
+
+def test_never_stamped_with_other_sizes(published, monkeypatch):
+    """A file of a class that was done loses half of its content before the last class is."""
+    root, entry, _ = published
+    unpack_tar = archives.unpack_tar
+
+    def cut_the_first(stream, tree, *arguments):
+        unpack_tar(stream, tree, *arguments)
+        if tree.folder.name == "n02110185.part":
+            cut(tree.folder.with_name("n02119789"))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(archives, "unpack_tar", cut_the_first)
+        with pytest.raises(DataError, match=r"n02119789: expected the files and sizes that .* check the disk, then"):
+            run(root, entry)
+    assert not (root / "imagenet" / "train").exists() and not list(root.rglob("train.part/.prepared.json"))
+    run(root, entry)
+    check(root)
+
+
 def test_missing_and_other_archives(tmp_path, published):
     root, entry, data = published
     (root / "imagenet" / TRAIN).rename(root / TRAIN)  # the root itself is looked in as well
