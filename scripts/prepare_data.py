@@ -80,8 +80,9 @@ def _parser() -> argparse.ArgumentParser:
         "--version", choices=list(VERSIONS), default="v0.02", help="of speech_commands (default: v0.02)"
     )
     parser.add_argument("--keep-archive", action=argparse.BooleanOptionalAction, default=True,
-                        help="leave the archive beside the unpacked files, to unpack it again without a download "
-                        "(default); --no-keep-archive deletes it in the end")  # fmt: skip
+                        help="leave the archives beside the unpacked files, to unpack them again without a "
+                        "download (default); --no-keep-archive deletes them once the files were verified, those of "
+                        "ImageNet too")  # fmt: skip
     parser.add_argument("--verify", action="store_true", help="check what is there, change nothing")
     parser.add_argument("--list", action="store_true", help="the data sets, their space, and what each comes from")
     return parser

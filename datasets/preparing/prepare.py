@@ -31,9 +31,9 @@ def run(
 ) -> Report:  # fmt: skip
     """Prepare a data set below ``data_root(root)``; returns at once if it is there and whole.
 
-    entry: of sets.ENTRIES, or one of your own. url: a mirror. keep_archive: leave the downloaded archive
-    there. verify_only: change nothing. say: takes the lines of progress (default: stderr). Raises DataError,
-    StorageError; KeyboardInterrupt leaves what the next call continues.
+    entry: of sets.ENTRIES, or one of your own. url: a mirror. keep_archive: leave the archives there; False deletes
+    them once all that they hold was verified. verify_only: change nothing. say: takes the lines of progress (default:
+    stderr). Raises DataError, StorageError; KeyboardInterrupt leaves what the next call continues.
     """
     if url is not None:
         download.check_url(url)
@@ -52,7 +52,7 @@ def run(
                     raise DataError(f"{job.folder}: {wrong} after it was unpacked; check the disk, then {job.fix}")
     elif verify_only:
         _verify_archives(job)
-    if not (keep_archive or verify_only) and entry.kind == "tree":
+    if not (keep_archive or verify_only):
         _remove_archives(job)
     return report(job)
 
@@ -154,10 +154,18 @@ def _verify_archives(job: Job) -> None:
 
 
 def _remove_archives(job: Job) -> None:
+    """Delete the published archives of a set that is unpacked and whole; another file of such a name stays."""
+    if job.entry.kind == "files":
+        job.say(f"{job.entry.name}: kept its archives, which are read as they are")
+        return
     with storage_errors(job.root):
-        for path in (job.root / archive.name for archive in job.entry.archives):
-            path.unlink(missing_ok=True)
-            path.with_name(f".{path.name}.checked").unlink(missing_ok=True)
+        for archive in job.entry.archives:
+            while (path := job.find(archive)) is not None:
+                if (found := download.known_digest(path, archive.algorithm)) != archive.digest:
+                    job.say(f"{path}: kept; expected {archive.algorithm} {archive.digest}, found {found}")
+                    break
+                path.unlink()
+                path.with_name(f".{path.name}.checked").unlink(missing_ok=True)
 
 
 def _count(folder: Path, folders: bool) -> int:

@@ -2,6 +2,7 @@
 
 import functools
 import io
+import signal
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,7 @@ from datasets.preparing import imagenet as prepare_imagenet
 from datasets.preparing.sets import ENTRIES
 from datasets.preparing.stamps import read_stamp
 from randomix.errors import DataError
+from scripts import prepare_data
 from tests.datasets.prepare_driver import toy_entry
 from tests.datasets.test_prepare import contents, md5, tar
 
@@ -208,6 +210,34 @@ def changed(root, name, content):
         run(root, entry)
     assert "\n" not in str(caught.value) and not list((root / "imagenet").glob("*.part/*.part"))
     return str(caught.value)
+
+
+def test_archives_are_deleted_once_both_splits_are_whole(published, monkeypatch, capsys):
+    root, entry, data = published
+    lines = []
+    (root / "imagenet" / TRAIN).write_bytes(data[TRAIN][:-1] + b"x")
+    with pytest.raises(DataError, match=rf"{TRAIN}: expected md5"):
+        run(root, entry, keep_archive=False)
+    assert {KIT, VAL, TRAIN} <= {path.name for path in (root / "imagenet").iterdir()}
+    (root / "imagenet" / TRAIN).write_bytes(data[TRAIN])
+    (root / VAL).write_bytes(data[VAL])  # a second copy
+    (root / KIT).write_bytes(b"mine")
+    (root / "mine.tar").write_bytes(b"mine")
+    run(root, entry, keep_archive=False)
+    check(root)
+    assert sorted(path.name for path in (root / "imagenet").iterdir()) == ["ILSVRC2012_devkit_t12", "train", "val"]
+    assert sorted(path.name for path in root.iterdir() if path.is_file() and path.name[0] != ".") == [KIT, "mine.tar"]
+    prepare.run(entry, root, keep_archive=False, say=lines.append)
+    assert [line.partition(" found ")[0] for line in lines] == [f"{root / KIT}: kept; expected md5 {md5(data[KIT])},"]
+    (root / KIT).unlink()
+    monkeypatch.setitem(ENTRIES, "imagenet", entry)
+    monkeypatch.setattr(signal, "signal", lambda *arguments: None)
+    put(root, data)
+    arguments = ["imagenet", "--root", str(root), "--no-keep-archive"]
+    assert prepare_data.main([*arguments, "--verify"]) == 0 and (root / "imagenet" / TRAIN).exists()
+    assert prepare_data.main(arguments) == 0 and not list((root / "imagenet").glob("*.tar*"))
+    assert "can be deleted" not in capsys.readouterr().out.splitlines()[-1]
+    assert prepare_data.main(arguments) == 0 == prepare_data.main([*arguments, "--verify"])
 
 
 def test_content_that_does_not_fit(tmp_path):
