@@ -108,7 +108,13 @@ def _files(
             if others:
                 raise DataError(f"{root / folder}: expected the {len(class_names)} classes of {folders['train']}, "
                                 f"found {what} {', '.join(sorted(others)[:5])}; make them agree")  # fmt: skip
-        files = [sorted(f"{folder}/{name}/{p.name}" for p in _recordings(root / folder / name)) for name in classes]
+        others: list[Path] = []
+        files = [
+            sorted(f"{folder}/{name}/{p.name}" for p in _recordings(root / folder / name, others)) for name in classes
+        ]
+        if others:
+            print(f"warning: {root / folder}: what is no recording is ignored ({len(others)}), folders in class "
+                  f"folders too; the first is {others[0]}", file=sys.stderr)  # fmt: skip
         if [] in files:
             raise DataError(f"{root / folder / classes[files.index([])]}: expected recordings "
                             f"({', '.join(ENDINGS)}), found none; add some or remove the class everywhere")  # fmt: skip
@@ -117,8 +123,13 @@ def _files(
     return class_names, names, labels
 
 
-def _recordings(folder: Path) -> list[Path]:
-    return [p for p in folder.iterdir() if p.suffix.lower() in ENDINGS and not p.name.startswith(".")]
+def _recordings(folder: Path, others: list[Path] | None = None) -> list[Path]:
+    """The recordings in ``folder``; what else is there, hidden names apart, is added to ``others``."""
+    seen = [p for p in folder.iterdir() if not p.name.startswith(".")]
+    found = [p for p in seen if p.suffix.lower() in ENDINGS and not p.is_dir()]
+    if others is not None:
+        others += sorted(set(seen) - set(found))
+    return found
 
 
 def _background(root: Path, prob: float) -> list[str]:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -98,7 +99,13 @@ def _decode_once(
 
     need = (len(train) + len(test)) * square.size**2 * 3
     arrays = cached_arrays(cache / f"image_folder-{digest[:12]}-{square.size}", source, make, need)
-    return arrays, len(train) - len(arrays["train_labels"])
+    left_out = len(train) - len(arrays["train_labels"])
+    if left_out > options.max_bad_share * len(train):  # decoded before, when more were allowed
+        raise DataError(f"{train.folder}: {left_out} of {len(train)} images cannot be read, more than "
+                        f"dataset.max_bad_share={options.max_bad_share:g} allows; replace them")  # fmt: skip
+    if left_out:
+        print(f"note: {train.folder}: {left_out} images that cannot be read are left out", file=sys.stderr)
+    return arrays, left_out
 
 
 def _decoded(files: ImageFiles, options: StreamOptions, leave_out: bool, bad: BadSamples) -> dict[str, np.ndarray]:

@@ -111,20 +111,24 @@ def scan(folder: Path, classes: Sequence[str], fix: str) -> ImageFiles:
         names += images
         labels.append(np.full(len(images), label, np.int64))
     if others:
-        print(f"warning: {folder}: files that are no images are ignored ({len(others)}), the first is {others[0]}",
-              file=sys.stderr)  # fmt: skip
+        print(f"warning: {folder}: what is no image file is ignored, folders in class folders too ({len(others)}), "
+              f"the first is {others[0]}", file=sys.stderr)  # fmt: skip
     return ImageFiles(folder, tuple(classes), np.array(names, dtype=np.bytes_), np.concatenate(labels))
 
 
 def _images(folder: Path, others: list[str]) -> list[bytes]:
-    """The names of the image files in ``folder``, sorted as bytes; those of other files are added to ``others``."""
+    """The names of the image files in ``folder``, sorted as bytes; what else is there is added to ``others``."""
     images = []
     try:
         with os.scandir(folder) as entries:
             for entry in entries:
-                if entry.name.startswith(".") or not entry.is_file():
+                if entry.name.startswith("."):
                     continue
-                if os.path.splitext(entry.name)[1].lower() in SUFFIXES:
+                image = os.path.splitext(entry.name)[1].lower() in SUFFIXES
+                if image and entry.is_symlink() and not os.path.exists(entry.path):
+                    raise DataError(f"{entry.path}: expected an image, found a link that leads nowhere; mount the disk "
+                                    "that it leads to, or remove it")  # fmt: skip
+                if image and entry.is_file():
                     images.append(os.fsencode(entry.name))
                 else:
                     others.append(entry.path)

@@ -317,7 +317,17 @@ def _other(key: str, there: Any, here: Any) -> str:
             f"trainer.precision: the checkpoint was trained in {there}, this run would go on in {here}; "
             f"set trainer.precision={there} where it can run, or start anew with another output_root"
         )
-    return f"dataset: the checkpoint was trained on {there}, but dataset.root holds {here}; change it, or output_root"
+    keys = [k for k in dict.fromkeys([*there, *here]) if there.get(k) != here.get(k)]
+    words = ", ".join(f"{k} {_short(there.get(k))}, now {_short(here.get(k))}" for k in keys)
+    return (
+        f"dataset: not the data that the checkpoint was trained on: {words}; "
+        "put those back (dataset.root), or start anew with another output_root"
+    )
+
+
+def _short(value: Any) -> str:
+    text = str(value)
+    return text if len(text) <= 24 else f"{text[:20]}..."
 
 
 class _Clock:

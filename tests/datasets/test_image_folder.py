@@ -109,6 +109,10 @@ def test_resident_with_bad_images(folder, capsys):
     data = build(folder, storage="resident", on_bad_sample="skip", max_bad_share=0.2)
     assert data.num_train == 11 and np.bincount(data.train_labels).tolist() == [6, 5]
     assert data.describe()["left_out"] == 1 and "pear_2.JPEG" in capsys.readouterr().err
+    build(folder, storage="resident", on_bad_sample="skip", max_bad_share=0.2)
+    assert "1 images that cannot be read are left out" in capsys.readouterr().err  # from the cache: said again
+    with pytest.raises(DataError, match=r"1 of \d+ images cannot be read, more than dataset.max_bad_share=0.01 allows"):
+        build(folder, storage="resident", on_bad_sample="skip", max_bad_share=0.01)
     cut(folder / "val" / "pear" / "pear_1.JPEG")
     with pytest.raises(DataError, match=r"val/pear/pear_1.JPEG: expected a whole image"):
         build(folder, storage="resident", on_bad_sample="skip", max_bad_share=1)

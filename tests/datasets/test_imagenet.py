@@ -111,8 +111,13 @@ def test_which_files_count(folder, capsys):
     names = [os.path.basename(files.path(i)) for i in range(len(files)) if files.labels[i] == 1]
     assert names == ["a.PNG", "b.jpeg", *(f"n02_{i}.JPEG" for i in range(5)), "z.JPG"]
     errors = capsys.readouterr().err
-    assert "files that are no images are ignored (1), the first is " in errors and "notes.txt" in errors
+    assert "what is no image file is ignored, folders in class folders too (2), the first is " in errors
     assert len(list(load(data).batches(0, 3))) == 3
+    (place / "link.jpg").symlink_to("/nowhere/image.jpg")
+    with pytest.raises(
+        DataError, match=r"link.jpg: expected an image, found a link that leads nowhere; mount the disk"
+    ):
+        build(folder)
 
 
 def test_another_set_of_this_layout_is_taken_with_one_warning(folder, capsys):
