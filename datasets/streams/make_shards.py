@@ -25,7 +25,7 @@ from filelock import FileLock
 
 from datasets.formats.class_folders import ImageFiles
 from datasets.streams.shard_files import FORMAT
-from randomix.errors import OK
+from randomix.errors import OK, ConfigError
 from randomix.files import (
     append_line,
     atomic_file,
@@ -81,13 +81,31 @@ def main(arguments: Sequence[str], open_folders: Callable[[str | None, bool], Ma
     options = _parser().parse_args(arguments)
     files = open_folders(options.root, options.verify)
     out = Path(options.out)
+    for images in files.values():
+        if out.resolve().is_relative_to(images.folder.resolve()):
+            raise ConfigError([f"--out {out}: lies in {images.folder}, among the classes; use another folder"])
     with storage_errors(out / "x"):
         out.mkdir(parents=True, exist_ok=True)
     with FileLock(out / ".lock"):
         remove_orphans(out)
-        for split in ("train", "val") if options.split == "both" else (options.split,):
-            write_split(out, files[split], make_plan(split, files[split], options), options.jobs)
+        splits = ("train", "val") if options.split == "both" else (options.split,)
+        plans = [make_plan(split, files[split], options) for split in splits]
+        for plan in plans if not options.overwrite else ():
+            _require_no_others(out, plan)
+        for plan in plans:
+            write_split(out, files[plan.split], plan, options.jobs)
     return OK
+
+
+def _require_no_others(out: Path, plan: Plan) -> None:
+    """Raise ConfigError if ``out`` holds finished shards of other images or settings: runs may go on from them."""
+    try:
+        finished = json.loads((out / f"{plan.split}-manifest.json").read_text()).get("plan")
+    except (OSError, ValueError, AttributeError):  # none, or none that anything can be read from
+        return
+    if finished != plan.digest:
+        raise ConfigError([f"--out {out}: holds finished {plan.split} shards of other images, --seed, sizes or "
+                           "quality; use another folder, or --overwrite"])  # fmt: skip
 
 
 def make_plan(split: str, files: ImageFiles, options: argparse.Namespace) -> Plan:
@@ -217,6 +235,7 @@ def _parser() -> argparse.ArgumentParser:
                         "become 25); default: the files' own bytes")  # fmt: skip
     parser.add_argument("--quality", type=_positive, default=90, help="of the JPEGs that --resize writes (default 90)")
     parser.add_argument("--seed", type=int, default=0, help="of the order of the training images (default 0)")
+    parser.add_argument("--overwrite", action="store_true", help="replace finished shards of other settings")
     parser.add_argument("--jobs", type=_positive, default=min(16, os.cpu_count() or 1), help="processes that write")
     parser.add_argument("--verify", action=argparse.BooleanOptionalAction, default=True,
                         help="--no-verify takes other images in class folders than ImageNet's")  # fmt: skip

@@ -248,5 +248,5 @@ def _found(members: dict[str, Any]) -> str:
 
 
 def _fix(split: str) -> str:
-    return f"copy it again, or delete it and make it again: {prepare_command('imagenet-shards')} --out FOLDER" + (
-        f" --split {split}" if split else "")  # fmt: skip
+    again = f"{prepare_command('imagenet-shards')} --out FOLDER" + (f" --split {split}" if split else "")
+    return f"copy it again, or delete it and write it again with the options of the first time: {again}"

@@ -104,13 +104,13 @@ def test_writing_again_gives_the_same_bytes_and_goes_on_where_it_stopped(folder,
     assert len(names) == count  # nothing to do
     for path in place.glob("[!.]*"):
         assert (tmp_path / path.name).read_bytes() == path.read_bytes()
-    write(folder, tmp_path, "--per-shard", "5", "--seed", "1", "--split", "train")
+    write(folder, tmp_path, "--per-shard", "5", "--seed", "1", "--split", "train", "--overwrite")
     assert (tmp_path / "train-000000.tar").read_bytes() != (place / "train-000000.tar").read_bytes()
 
 
 def test_sizes_and_shrinking(folder, tmp_path, monkeypatch):
     monkeypatch.setattr(make_shards, "_MIB", 2**10)
-    write(folder, tmp_path, "--size-mb", "20", "--split", "val", "--resize", "45")
+    write(folder, tmp_path, "--size-mb", "20", "--split", "val", "--resize", "45", "--overwrite")
     manifest = json.loads((tmp_path / "val-manifest.json").read_text())
     assert len(manifest["shards"]) > 1 and all(s["bytes"] < 32 * 2**10 for s in manifest["shards"])
     files, sides = build(folder).test.files, []
@@ -463,3 +463,16 @@ def test_a_server_that_stays_broken(server):
     assert sum("000003" in path for path, *_ in server[1].log) == 1  # what is not there does not come by waiting
     with pytest.raises(DataError, match=r"train-manifest.json: cannot be read"):
         stream("http://127.0.0.1:9/x")
+
+
+def test_finished_shards_are_not_replaced_by_others_unasked(tmp_path):
+    root, out = make_folders(tmp_path / "set"), tmp_path / "shards"
+    assert write(root, out, "--per-shard", "5") == 0
+    before = {p.name: p.read_bytes() for p in out.glob("train*")}
+    for other in (["--per-shard", "4"], ["--per-shard", "5", "--seed", "1"], ["--per-shard", "5", "--resize", "32"]):
+        with pytest.raises(ConfigError, match="holds finished train shards of other images, --seed, sizes or quality"):
+            write(root, out, *other)
+    assert {p.name: p.read_bytes() for p in out.glob("train*")} == before
+    assert write(root, out, "--per-shard", "4", "--overwrite") == 0
+    with pytest.raises(ConfigError, match="among the classes; use another folder"):
+        write(root, root / "train" / "n01" / "shards")
