@@ -90,7 +90,10 @@ def test_a_signal_during_the_final_evaluation_keeps_the_training(tmp_path, monke
     ("changes", "message"),
     [
         ({"trainer": {"precision": "auto"}}, "trainer.precision: the checkpoint was trained in fp32"),
-        ({"dataset": {"root": "elsewhere"}}, "dataset: the checkpoint was trained on"),
+        (
+            {"dataset": {"root": "elsewhere"}},
+            "dataset: not the data that the checkpoint was trained on: source generated",
+        ),
     ],
 )
 def test_a_run_is_not_continued_as_another(tmp_path, monkeypatch, changes, message):

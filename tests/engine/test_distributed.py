@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import multiprocessing
 import os
 import signal
 import subprocess
 import sys
 import time
+from multiprocessing import forkserver
 from pathlib import Path
 
 import pytest
@@ -20,15 +20,26 @@ from randomix.engine.launcher import launch
 from tests.faults import jobs, light_jobs
 
 ROOT = Path(__file__).parents[2]
+_warm_server: int | None = None
 
 
 @pytest.fixture
 def warm(monkeypatch):
     """Start workers from a process that has torch loaded already: seconds less for each test."""
-    multiprocessing.get_context("forkserver").set_forkserver_preload(
-        ["torch", "torch.distributed", "tests.faults.jobs"]
-    )
+    global _warm_server
+    if _warm_server is None or forkserver._forkserver._forkserver_pid != _warm_server:
+        forkserver._forkserver._stop()  # one that decoded images for other tests has signals blocked
+        forkserver.set_forkserver_preload(["torch", "torch.distributed", "tests.faults.jobs"])
+        forkserver.ensure_running()
+        _warm_server = forkserver._forkserver._forkserver_pid
     monkeypatch.setattr(launcher, "_START_METHOD", "forkserver")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def no_server_stays():
+    """What decodes images for other tests has to start its own."""
+    yield
+    forkserver._forkserver._stop()
 
 
 def run(job, args, folder: Path, **options) -> tuple[int, float]:
