@@ -13,7 +13,7 @@ from datasets.resident import ArrayData
 from randomix.engine.distributed import World
 from randomix.engine.evaluate import evaluate
 from randomix.errors import NonFiniteError
-from randomix.robustness import evaluators
+from randomix.robustness import attacked
 from randomix.robustness.attacks import Attacked, PixelNetwork, attack, fgsm
 from randomix.robustness.counter import hash64
 from randomix.robustness.evaluators import run_evaluators
@@ -322,7 +322,7 @@ def test_sizes_are_in_steps_of_8_bit_pixels(monkeypatch):
         asked.append({k: v for k, v in options.items() if k != "indices"})
         return Attacked(inputs, torch.zeros(len(inputs), dtype=torch.int64))
 
-    monkeypatch.setattr(evaluators, "attack", spy)
+    monkeypatch.setattr(attacked, "attack", spy)
     run(make_network(), make_eval_set(), batch_size=50, pgd={"eps_255": 4, "seed": 3})
     assert [{k: v for k, v in options.items() if k != "bounds"} for options in asked] == [
         {"eps": 8 / 255},
