@@ -88,10 +88,8 @@ def attack(
     step = eps if step_size is None else step_size
     _check(eps, steps, step)
     _check_inputs(inputs, labels, indices, bounds)
-    moved, zeros = inputs.detach(), None
-    low, high = (moved - eps).clamp_(min=bounds[0]), (moved + eps).clamp_(max=bounds[1])
-    if random_start:
-        moved = torch.clamp(moved + _start(moved, eps, indices, seed), low, high)
+    origin, zeros = inputs.detach(), None
+    moved = _project(origin + _start(origin, eps, indices, seed), origin, eps, bounds) if random_start else origin
     network = unwrap(model)
     with evaluation_mode(network), _exact_float32(inputs.device.type), torch.enable_grad():
         for _ in range(steps):
@@ -101,8 +99,13 @@ def attack(
             (gradient,) = torch.autograd.grad(loss, leaf)
             useless = (gradient == 0) | ~gradient.isfinite()
             zeros = useless.flatten(1).sum(1) if zeros is None else zeros
-            moved = torch.clamp(moved + step * gradient.sign().masked_fill_(useless, 0), low, high)
+            moved = _project(moved + step * gradient.sign().masked_fill_(useless, 0), origin, eps, bounds)
     return Attacked(moved, zeros)
+
+
+def _project(moved: Tensor, origin: Tensor, eps: float, bounds: tuple[float, float]) -> Tensor:
+    """``moved`` into the ball around ``origin``; clamps the difference, as others do: equal to the last bit."""
+    return torch.clamp(origin + (moved - origin).clamp_(-eps, eps), *bounds)
 
 
 def _start(pixels: Tensor, eps: float, indices: Tensor | None, seed: int) -> Tensor:

@@ -1,18 +1,21 @@
 """Print the largest difference of each method from its authors' code: ``python tests/parity/report.py [FILE]``.
 
-For the two methods with an optimiser also how far the labels found are from the authors' and from the best. With a FILE
-the same is written there, for docs/methods.md (results/parity.json).
+For the two methods with an optimiser also how far the labels found are from the authors' and from the best. FGSM and PGD
+are compared with torchattacks and foolbox where these are installed. With a FILE the same is written there, for
+docs/methods.md (results/parity.json).
 """
 
 import json
 import sys
 import time
+from collections.abc import Iterable
+from importlib.metadata import version
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from randomix.records import provenance
-from tests.parity import comixup, golden, hidden, puzzlemix, saliency
+from tests.parity import attacks, comixup, golden, hidden, puzzlemix, saliency
 
 METHODS = {
     **golden.METHODS,
@@ -27,13 +30,13 @@ METHODS = {
 
 def collect() -> dict[str, dict[str, object]]:
     """All that is compared, by method."""
-    differences = {}
-    for method, compare in METHODS.items():
-        found = list(compare())
-        what, error = max(found, key=lambda d: d[1])
-        differences[method] = {"checks": len(found), "largest": error, "at": what if error else "-"}
     return {
-        "differences": differences,
+        "differences": {method: _largest(compare()) for method, compare in METHODS.items()},
+        "attacks": {
+            name: _largest(attacks.compare(name)) | {"version": version(name)}
+            for name in attacks.PACKAGES
+            if name not in attacks.missing()
+        },
         "puzzlemix_energy": {
             what: {"largest": worst, "mean": mean} for what, worst, mean in puzzlemix.energies()
         },
@@ -45,10 +48,16 @@ def collect() -> dict[str, dict[str, object]]:
     }  # fmt: skip
 
 
+def _largest(differences: Iterable[golden.Difference]) -> dict[str, object]:
+    found = list(differences)
+    what, error = max(found, key=lambda d: d[1])
+    return {"checks": len(found), "largest": error, "at": what if error else "-"}
+
+
 def show(found: dict[str, dict[str, object]]) -> None:
     """The same as text."""
     print(f"{'method':<20}{'checks':>8}{'max abs error':>16}   at")
-    for method, row in found["differences"].items():
+    for method, row in (found["differences"] | found["attacks"]).items():
         print(f"{method:<20}{row['checks']:>8}{row['largest']:>16.3g}   {row['at']}")
     print("\npuzzlemix, energy relative to another's: largest, mean over the problems of a case")
     for what, row in found["puzzlemix_energy"].items():
