@@ -1,0 +1,1 @@
+"""The 19 corruptions of CIFAR-10-C and its relatives, batched, with randomness by counter."""
