@@ -56,7 +56,8 @@ def matches(value: Any, hint: Any) -> bool:
 
 def is_real(hint: Any) -> bool:
     """Whether an annotation means numbers with fractions, so that 1 and 1.0 are the same setting."""
-    return hint is float or any(is_real(h) for h in typing.get_args(hint))
+    several = typing.get_args(hint)
+    return hint is float or (int not in several and any(is_real(h) for h in several))
 
 
 def _words(hint: Any) -> str:
@@ -98,6 +99,7 @@ FILL = Rule(
     "from 0 to 1, or a list of one a channel",
     lambda v: all(0 <= c <= 1 for c in (v if isinstance(v, list) else [v])),
 )
+BLOCK = Rule(int | float | None, "of at least 1, or a share of the side below 1", lambda v: 0 < v < 1 or v >= 1)
 WEIGHTS = Rule(list[float], "of at least 0, not all 0", lambda v: min(v, default=-1) >= 0 and sum(v) > 0)
 RANGE = Rule(list[float], "[low, high] with 0 < low <= high <= 1", lambda v: len(v) == 2 and 0 < v[0] <= v[1] <= 1)
 FRACTIONS = Rule(
@@ -244,8 +246,17 @@ RULES: dict[str, dict[str, Rule]] = {
         "adv_prob": UNIT,
         "adv_eps": Rule(float, "from 0 to 255", lambda v: 0 <= v <= 255),
     },
+    "evaluator.autoattack": {
+        "eps_255": LEVELS,
+        "version": choice("standard", "plus"),
+        "seed": SEED,
+    },
     "evaluator.fgsm": {
         "eps_255": LEVELS,
+        "quantize": FLAG,
+    },
+    "evaluator.fgsm_sound": {
+        "eps": Rule(list[float], "from 0 to 1, at least one", lambda v: bool(v) and all(0 <= e <= 1 for e in v)),
     },
     "evaluator.noise": {
         "sigma": NOT_NEGATIVE,
@@ -255,8 +266,18 @@ RULES: dict[str, dict[str, Rule]] = {
     "evaluator.occlusion": {
         "kind": choice("random_blocks", "center", "boundary", "grid"),
         "n_blocks": at_least(0),
-        "block": optional(at_least(1)),
+        "block": BLOCK,
         "placement": choice("clipped", "inside"),
+        "fill": FILL,
+        "seed": SEED,
+        "repeats": at_least(1),
+    },
+    "evaluator.occlusion_sweep": {
+        "blocks": Rule(list[float], "above 0, at least one", lambda v: min(v, default=0) > 0),
+        "placements": Rule(
+            list[str], "clipped, inside or both", lambda v: 0 < len(v) == len({*v} & {"clipped", "inside"})
+        ),
+        "n_blocks": at_least(0),
         "fill": FILL,
         "seed": SEED,
         "repeats": at_least(1),
@@ -267,6 +288,14 @@ RULES: dict[str, dict[str, Rule]] = {
         "steps": at_least(1),
         "random_start": FLAG,
         "seed": SEED,
+        "quantize": FLAG,
+    },
+    "evaluator.snr_noise": {
+        "snr_db": Rule(
+            list[float], "from -100 to 100, at least one", lambda v: 0 <= max(map(abs, v), default=-1) <= 100
+        ),
+        "seed": SEED,
+        "repeats": at_least(1),
     },
     "logger": {
         "name": TEXT,

@@ -26,8 +26,15 @@ NEUTRAL = {
                "accumulate": 1},
     "trainer": {"precision": "auto", "deterministic": False},
     "dataset": {"verify": True},
-    "evaluator": {"fgsm": {"eps_255": 8.0},
-                  "pgd": {"eps_255": 8.0, "step_255": 2.0, "steps": 10, "random_start": True, "seed": 0},
+    "evaluator": {"autoattack": {"eps_255": 8.0, "version": "standard", "seed": 0},
+                  "fgsm": {"eps_255": 8.0, "quantize": False},
+                  "fgsm_sound": {"eps": [0.0005, 0.001, 0.002, 0.005, 0.01]},
+                  "occlusion_sweep": {"blocks": [0.125, 0.25, 0.375, 0.5, 0.625, 0.75, 0.875],
+                                      "placements": ["clipped", "inside"], "n_blocks": 1, "fill": 0.0, "seed": 0,
+                                      "repeats": 1},
+                  "pgd": {"eps_255": 8.0, "step_255": 2.0, "steps": 10, "random_start": True, "seed": 0,
+                          "quantize": False},
+                  "snr_noise": {"snr_db": [20.0, 10.0, 5.0, 0.0], "seed": 0, "repeats": 1},
                   "validation": {}},
 }  # fmt: skip
 _SECTIONS = ("dataset", "model", "mixer", "recipe", "trainer")
@@ -47,11 +54,20 @@ def identity(config: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def evaluation(config: Mapping[str, Any]) -> dict[str, Any] | None:
-    """The settings of the evaluators, without those at their neutral values; None where a configuration has none."""
+    """The settings of the evaluators, without those at their neutral values; None where a configuration has none.
+
+    An evaluator that came later and has no other settings is left out.
+    """
     settings = config.get("evaluator")
     if settings is None:
         return None
-    return {name: value for name, value in settings.items() if NEUTRAL["evaluator"].get(name, ...) != value}
+    found = {}
+    for name, values in settings.items():
+        neutral = NEUTRAL["evaluator"].get(name)
+        changed = {key: value for key, value in (values or {}).items() if (neutral or {}).get(key, ...) != value}
+        if changed or neutral is None:
+            found[name] = changed
+    return found
 
 
 def config_hash(config: Mapping[str, Any]) -> str:

@@ -8,10 +8,16 @@ from randomix.robustness.measure import Measure, Outcome, counts
 
 
 def clean(measure: Measure) -> Outcome:
-    """The images as they are: top1, top5, top1_error and ece in percent, loss in nats."""
+    """The images as they are: top1, top5, top1_error and ece in percent, loss in nats.
+
+    counts: for reliability diagrams also ``bins``, 15 of equal width in confidence from 0 to 1, each [samples, correct
+    ones, sum of confidences].
+    """
     result = measure()
     names = ("top1", "top1_error", "top5", "loss", "ece")
-    return {name: getattr(result, name) for name in names}, counts([result]) | {"correct5": result.correct5}
+    bins = [[samples, correct, round(confidence, 4)] for samples, correct, confidence in result.bins]
+    more = {"correct5": result.correct5, "bins": bins}
+    return {name: getattr(result, name) for name in names}, counts([result]) | more
 
 
 def validation(measure: Measure) -> Outcome:

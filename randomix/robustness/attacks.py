@@ -91,7 +91,7 @@ def attack(
     origin, zeros = inputs.detach(), None
     moved = _project(origin + _start(origin, eps, indices, seed), origin, eps, bounds) if random_start else origin
     network = unwrap(model)
-    with evaluation_mode(network), _exact_float32(inputs.device.type), torch.enable_grad():
+    with evaluation_mode(network), exact_float32(inputs.device.type), torch.enable_grad():
         for _ in range(steps):
             leaf = moved.detach().requires_grad_()
             logits = run_bare(network, leaf).float()
@@ -146,7 +146,7 @@ def _check_inputs(inputs: Tensor, labels: Tensor, indices: Tensor | None, bounds
 
 
 @contextmanager
-def _exact_float32(device_type: str) -> Iterator[None]:
+def exact_float32(device_type: str) -> Iterator[None]:
     """No autocast and no TF32 inside; what was set before again afterwards."""
     convolutions, products, setting, off = torch.backends.cudnn, torch.backends.cuda.matmul, "allow_tf32", False
     if hasattr(products, "fp32_precision"):  # newer versions refuse to mix the two ways to say it

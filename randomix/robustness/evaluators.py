@@ -17,17 +17,38 @@ from randomix.engine.distributed import World, current_world
 from randomix.engine.protocols import Data, EvalSet
 from randomix.errors import ConfigError
 from randomix.robustness.accuracy import clean, validation
-from randomix.robustness.attacked import fgsm, pgd
+from randomix.robustness.attacked import fgsm, fgsm_sound, pgd
+from randomix.robustness.autoattack import autoattack, autoattack_problems
 from randomix.robustness.measure import Measure, Outcome
-from randomix.robustness.perturbed import noise, occlusion, occlusion_problems
+from randomix.robustness.perturbed import (
+    noise,
+    occlusion,
+    occlusion_problems,
+    occlusion_sweep,
+    snr_noise,
+    sound_problems,
+    sweep_problems,
+)
 
 EVALUATORS: dict[str, Callable[..., Outcome]] = {
+    "autoattack": autoattack,
     "clean": clean,
     "fgsm": fgsm,
+    "fgsm_sound": fgsm_sound,
     "noise": noise,
     "occlusion": occlusion,
+    "occlusion_sweep": occlusion_sweep,
     "pgd": pgd,
+    "snr_noise": snr_noise,
     "validation": validation,
+}
+# What does not fit the data, found before training: (settings, data) -> one line a problem.
+PROBLEMS: dict[str, Callable[[Mapping[str, Any], Data], list[str]]] = {
+    "autoattack": autoattack_problems,
+    "fgsm_sound": lambda _, data: sound_problems("fgsm_sound", data),
+    "occlusion": lambda options, data: occlusion_problems(options, data.input_shape),
+    "occlusion_sweep": lambda options, data: sweep_problems(options, data.input_shape),
+    "snr_noise": lambda _, data: sound_problems("snr_noise", data),
 }
 
 
@@ -76,8 +97,8 @@ def check_evaluators(names: Sequence[str], settings: Mapping[str, Mapping[str, A
         if not isinstance(repeats, int) or repeats < 1:
             problems.append(f"evaluator.{name}.repeats is {repeats!r}, expected a number >= 1")
     if not problems and data is not None:
-        if "occlusion" in names:
-            problems += occlusion_problems(settings.get("occlusion") or {}, data.input_shape)
+        for name in names:
+            problems += PROBLEMS[name](settings.get(name) or {}, data) if name in PROBLEMS else []
         if "validation" in names and "validation" not in data.splits:
             problems.append(f"evaluators has validation, but {data.name} has no validation split; leave it out")
     if problems:

@@ -19,7 +19,7 @@ def occlude(
     *,
     kind: str = "random_blocks",
     n_blocks: int = 1,
-    block: int | None = None,
+    block: float | None = None,
     placement: str = "clipped",
     fill: float | Sequence[float] = 0.0,
     seed: int = 0,
@@ -45,7 +45,7 @@ def occlusion_masks(
     *,
     kind: str = "random_blocks",
     n_blocks: int = 1,
-    block: int | None = None,
+    block: float | None = None,
     placement: str = "clipped",
     seed: int = 0,
 ) -> Tensor:
@@ -53,11 +53,12 @@ def occlusion_masks(
 
     kind: random_blocks, ``n_blocks`` squares anywhere; center, one square in the middle; boundary, all but that
     square; grid, ``n_blocks`` different cells of a grid that starts at the first corner.
-    block: side in pixels; None is half of the shorter side. placement, of random_blocks: clipped, the centre is
-    uniform over all pixels and what lies outside is lost (Cutout); inside, uniform over the places that fit.
+    block: side in pixels, or, below 1, as a share of the shorter side; None is half of it. placement, of random_blocks:
+    clipped, the centre is uniform over all pixels and what lies outside is lost (Cutout); inside, uniform over the
+    places that fit.
     Raises ValueError for unknown names and sizes that do not fit.
     """
-    block = min(spatial) // 2 if block is None else block
+    block = _side(spatial, block)
     _check(spatial, kind, n_blocks, block, placement)
     if kind == "grid":
         return _grid(spatial, indices, n_blocks, block, seed)
@@ -67,6 +68,17 @@ def occlusion_masks(
     starts = torch.tensor([[(size - block) // 2 for size in spatial]], device=indices.device)
     masks = _union(spatial, starts[None], block).expand(len(indices), 1, *spatial)
     return masks if kind == "center" else ~masks
+
+
+def _side(spatial: tuple[int, ...], block: float | None) -> int:
+    """The block's side in pixels; a share is rounded, and never to nothing."""
+    if block is None:
+        return min(spatial) // 2
+    if 0 < block < 1:
+        return max(round(block * min(spatial)), 1)
+    if block != int(block):
+        raise ValueError(f"occlusion block is {block}, expected whole pixels, or a share of the side below 1")
+    return int(block)
 
 
 def _random_starts(

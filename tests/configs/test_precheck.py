@@ -13,6 +13,7 @@ from randomix.mixers import available
 ROOT = Path(__file__).parents[2]
 MIXERS = ", ".join(sorted(p.stem for p in (ROOT / "configs/mixer").glob("*.yaml")))
 SETS = ", ".join(sorted(p.stem for p in (ROOT / "configs/dataset").glob("*.yaml")))
+EVALUATORS = ", ".join(sorted(p.stem for p in (ROOT / "configs/evaluator").glob("*.yaml")))
 METHODS = ", ".join(available())
 
 
@@ -73,7 +74,7 @@ def problems(*overrides: str, multirun: bool = False, name: str = "train") -> li
         ("evaluator.noise.sigma=-0.1", "evaluator.noise.sigma=-0.1: must be a number of at least 0"),
         ("evaluators=clean", "evaluators=clean: must be a list of names"),
         ("evaluators=[clean,nose]",
-         "evaluators=[clean,nose]: nose must be one of clean, fgsm, noise, occlusion, pgd, validation; "
+         f"evaluators=[clean,nose]: nose must be one of {EVALUATORS}; "
          "did you mean noise?"),
         ("seed=0,1,2", "seed=0,1,2: several values need -m; for one list write 'seed=[0,1,2]'"),
         ("mixer.weights=[1,1", "mixer.weights=[1,1: cannot be read; check brackets and quotes: 'mixer.weights=[a,b]'"),

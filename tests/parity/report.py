@@ -1,7 +1,7 @@
 """Print the largest difference of each method from its authors' code: ``python tests/parity/report.py [FILE]``.
 
-For the two methods with an optimiser also how far the labels found are from the authors' and from the best. FGSM and PGD
-are compared with torchattacks and foolbox where these are installed. With a FILE the same is written there, for
+For the two methods with an optimiser also how far the labels found are from the authors' and from the best. FGSM and
+PGD are compared with torchattacks and foolbox where these are installed. With a FILE the same is written there, for
 docs/methods.md (results/parity.json).
 """
 
