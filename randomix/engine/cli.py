@@ -195,12 +195,15 @@ class _HydraJob:
         self.in_process = plan is None or not plan.multirun or plan.launcher.endswith(".BasicLauncher")
         self.failures: list[tuple[str, int]] = []
 
-    def __call__(self, config: DictConfig) -> int:
-        """Run one job. A failure ends the command, or lets a sweep go on and is remembered for its end."""
+    def __call__(self, config: DictConfig) -> Any:
+        """Run one job; returns its exit code, for a search its run's name and objectives.
+
+        A failure ends the command, or lets a sweep go on and is remembered for its end.
+        """
         label = self._label()
-        code, reason = self._attempt(config, label)
+        code, reason, objectives = self._attempt(config, label)
         if code == OK:
-            return OK
+            return objectives or OK
         if not self.in_process:
             raise JobFailed(label, code, reason)
         if not self.num_jobs or code == INTERRUPTED:
@@ -209,32 +212,42 @@ class _HydraJob:
         return code
 
     def _label(self) -> str:
-        from hydra.core.hydra_config import HydraConfig
-        from omegaconf import OmegaConf
-
-        number = OmegaConf.select(HydraConfig.instance().cfg, "hydra.job.num", throw_on_missing=False)
+        number = _of_hydra("job.num")
         return f"[{number + 1}/{self.num_jobs}]" if self.num_jobs and number is not None else ""
 
-    def _attempt(self, config: DictConfig, label: str) -> tuple[int, str]:
-        """The exit code of one run, and why it is not 0 if that is known here."""
+    def _attempt(self, config: DictConfig, label: str) -> tuple[int, str, Any]:
+        """The exit code of one run, why it is not 0 if that is known here, and what a search asks for."""
         from omegaconf import OmegaConf
 
+        from randomix.engine.runfolder import RunFolder
         from randomix.engine.schema import parse
         from randomix.engine.validation import normalise
+        from randomix.records.identity import run_folder
 
         try:
             plain = OmegaConf.to_container(config, resolve=True)
             parse(plain, self.schema)
-            return self.job(normalise(plain), label), ""
+            plain, wanted = normalise(plain), _of_hydra("sweeper.objectives")
+            code = self.job(plain, label)
+            return code, "", RunFolder(run_folder(plain)).objectives(wanted) if wanted and code == OK else None
         except RunError as error:
             _print_run_error(error, label)
-            return error.exit_code, str(error).partition("\n")[0]
+            return error.exit_code, str(error).partition("\n")[0], None
         except Exception as error:
             failure = describe(error)
             prefix = "" if failure.trace else "error:"  # a bug shows its traceback, running out of memory does not
             words = filter(None, [prefix, label, failure.trace.rstrip() or failure.line])
             print(" ".join(words), file=sys.stderr, flush=True)
-            return failure.code, failure.line
+            return failure.code, failure.line, None
+
+
+def _of_hydra(key: str) -> Any:
+    """A setting of Hydra's own for the job that runs, None where it has none."""
+    from hydra.core.hydra_config import HydraConfig
+    from omegaconf import OmegaConf
+
+    value = OmegaConf.select(HydraConfig.instance().cfg, f"hydra.{key}", throw_on_missing=False)
+    return OmegaConf.to_container(value) if OmegaConf.is_config(value) else value
 
 
 def _run(hydra_job: _HydraJob, root: Path, config_name: str) -> int:
@@ -243,6 +256,9 @@ def _run(hydra_job: _HydraJob, root: Path, config_name: str) -> int:
     from hydra.errors import HydraException
     from omegaconf.errors import OmegaConfBaseException
 
+    from randomix.engine import sweeper
+
+    sweeper.register()
     if not hydra_job.in_process:  # workers start elsewhere and need the checkout's modules
         os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [str(root), os.environ.get("PYTHONPATH")]))
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then leaves errors to us instead of printing and exiting with 1

@@ -6,19 +6,17 @@ others are done. Here every run of a sweep is composed and validated first, in a
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import functools
 import itertools
 import math
-import re
 from collections.abc import Iterator, Mapping
 from copy import deepcopy
 from dataclasses import dataclass, field
 from typing import Any
 
-from hydra._internal.hydra import (
-    Hydra,
-)  # the object behind hydra.compose: it keeps what a sweep needs between composings
+from hydra._internal.hydra import Hydra  # behind hydra.compose: it keeps what a sweep needs between composings
 from hydra.core.object_type import ObjectType
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override, QuotedString
@@ -28,6 +26,8 @@ from omegaconf import DictConfig, ListConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
+from randomix.engine import search
+from randomix.engine.overrides import last_of_each_key, needs_m, not_in_a_search, sweeps, values, with_weights
 from randomix.engine.schema import TrainConfig, validate
 from randomix.engine.validation import names_text, nearest, show
 
@@ -80,24 +80,41 @@ class _Reader:
         result = self.plan
         overrides = self._parsed(texts)
         try:
-            _, hydra = self._compose(tuple(o.input_line for o in overrides if self._is_base(o) and not _sweeps(o)))
+            _, hydra = self._compose(tuple(o.input_line for o in overrides if self._is_base(o) and not sweeps(o)))
         except COMPOSE_ERRORS as error:
             result.problems.append(one_line(error))
             return result
         result.multirun = multirun or hydra.mode == RunMode.MULTIRUN
         result.launcher = str(hydra.launcher.get("_target_"))
         if not result.multirun:
-            result.problems += [_needs_m(o) for o in overrides if _sweeps(o)]
-        elif "BasicSweeper" in str(hydra.sweeper.get("_target_")):
+            result.problems += [needs_m(o) for o in overrides if sweeps(o)]
+        elif str(hydra.sweeper.get("_target_")).endswith((".BasicSweeper", search.SWEEPER)):
             params = hydra.sweeper.get("params") or {}
             overrides = self._parsed([f"{k}={v}" for k, v in params.items()]) + overrides
-        lists = [_values(o) for o in _last_of_each_key(overrides)]
+        overrides, openings = last_of_each_key(overrides), [[]]
+        if result.multirun and hydra.sweeper.get("_target_") == search.SWEEPER:
+            openings = self._openings(overrides, OmegaConf.to_container(hydra.sweeper, resolve=True))
+        lists = [values(o) for o in overrides]
         if not result.multirun:
-            lists = [values[:1] for values in lists]
-        result.num_jobs = math.prod(len(values) for values in lists)
-        result.jobs = [list(job) for job in itertools.islice(itertools.product(*lists), MAX_JOBS)]
+            lists = [texts[:1] for texts in lists]
+        result.num_jobs *= math.prod(len(texts) for texts in lists)
+        jobs = itertools.islice(itertools.product(*lists), MAX_JOBS)
+        result.jobs = [[*job, *more] for job in jobs for more in openings]
         self._check_jobs()
         return result
+
+    def _openings(self, overrides: list[Override], settings: Mapping[str, Any]) -> list[list[str]]:
+        """What the first runs of a search add to the overrides; what is wrong with the search goes to the problems."""
+        found, config = [text for o in overrides for text in not_in_a_search(o)], {}
+        with contextlib.suppress(*COMPOSE_ERRORS):  # of which the runs will tell
+            config = self._composed([o for o in overrides if not sweeps(o)])[0]
+            found += search.problems(settings, config)
+        self.plan.problems += found
+        if found:
+            return [["mixer.weights=null"] if "weights" in config.get("mixer", ()) else []]  # the file's need not fit
+        self.plan.num_jobs = settings["trials"]
+        candidates = config["mixer"]["candidates"]
+        return [search.overrides(candidates, w) for w in settings["start"] or [[1] * len(candidates)]]
 
     def _parsed(self, texts: list[str]) -> list[Override]:
         """The overrides that can be used; what is wrong with the others goes to the problems."""
@@ -114,7 +131,7 @@ class _Reader:
                 key = text.partition("=")[0]
                 self.plan.problems.append(f"{text}: cannot be read; check brackets and quotes: '{key}=[a,b]'")
                 continue
-            if _sweeps(override) and override.is_hydra_override():
+            if sweeps(override) and override.is_hydra_override():
                 wrong = [f"{text}: Hydra's own settings take one value; write {text.replace('=', '=[', 1)}] for a list"]
             if override.is_interval_sweep():
                 wrong = [f"{text}: an interval has no list of values; use range(...) or a,b,c"]
@@ -198,19 +215,26 @@ class _Reader:
             self.plan.problems.append(problem + of)
 
     def _job_problems(self, overrides: list[Override], known: Mapping[str, Any]) -> Iterator[str]:
-        base = tuple(o.input_line for o in overrides if self._is_base(o))
+        base = self._base(overrides)
         try:
-            config = deepcopy(self._compose(base)[0])
-            later = [line for o in overrides if not self._is_base(o) for line in self._apply(o, config)]
-            plain = OmegaConf.to_container(config, resolve=True)
+            plain, later = self._composed(overrides)
         except COMPOSE_ERRORS as error:
             yield one_line(error)
             return
-        problems = [_with_weights(p, overrides) for p in validate(plain, self.schema, known)]
+        problems = [with_weights(p, overrides) for p in validate(plain, self.schema, known)]
         problems = [self._of_recipe(p, plain, base) for p in problems]
         yield from (p for p in problems if not _below(p, self.wrong_groups))
         reported = {p.partition(":")[0].partition("=")[0] for p in problems}
         yield from (text for key, text in later if not _below(key, reported | self.wrong_groups))
+
+    def _base(self, overrides: list[Override]) -> tuple[str, ...]:
+        return tuple(o.input_line or "" for o in overrides if self._is_base(o))
+
+    def _composed(self, overrides: list[Override]) -> tuple[dict[str, Any], list[tuple[str, str]]]:
+        """The configuration with ``overrides``, and for what Hydra will refuse (key, problem)."""
+        config = deepcopy(self._compose(self._base(overrides))[0])
+        later = [line for o in overrides if not self._is_base(o) for line in self._apply(o, config)]
+        return OmegaConf.to_container(config, resolve=True), later
 
     def _of_recipe(self, problem: str, plain: Mapping[str, Any], base: tuple[str, ...]) -> str:
         """Who chose a recipe that sets a key which another section lacks did not write that key: name the recipe."""
@@ -270,41 +294,6 @@ class _Reader:
                 inherited, name = self._file_keys(group, parent)
                 keys |= inherited
         return keys | {str(k) for k in content}, str(content.get("name", name))
-
-
-def _with_weights(problem: str, overrides: list[Override]) -> str:
-    """Whoever set the candidates alone is told the weights that fit them."""
-    match = re.fullmatch(r"mixer\.weights has \d+ entries but mixer\.candidates has (\d+)", problem)
-    if match is None or any(_sets_weights(o) for o in overrides):
-        return problem
-    return f"{problem}; set mixer.weights={show([1] * int(match[1]))}"
-
-
-def _sets_weights(override: Override) -> bool:
-    value = override.value()
-    return override.key_or_group == "mixer.weights" or (isinstance(value, dict) and "weights" in value)
-
-
-def _sweeps(override: Override) -> bool:
-    return override.is_sweep_override()
-
-
-def _needs_m(override: Override) -> str:
-    key = override.get_key_element()
-    text = override.get_value_string()
-    return f"{key}={text}: several values need -m; for one list write '{key}=[{text}]'"
-
-
-def _last_of_each_key(overrides: list[Override]) -> list[Override]:
-    """As Hydra's sweeper: a key given again takes the last value, at the place of the first."""
-    return list({o.get_key_element(): o for o in overrides}.values())
-
-
-def _values(override: Override) -> list[str]:
-    """The override once for each of its values."""
-    if _sweeps(override):
-        return [f"{override.get_key_element()}={value}" for value in override.sweep_string_iterator()]
-    return [override.input_line or ""]
 
 
 def _below(problem: str, groups: set[str]) -> bool:

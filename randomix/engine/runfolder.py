@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -64,6 +64,20 @@ class RunFolder:
         """The headline of a finished run: ``top1 94.31 % at epoch 60``."""
         last = record.read(self.record).metrics["last"]
         return f"top1 {last['top1']:.2f} % at epoch {last['epoch']}"
+
+    def objectives(self, names: Sequence[str]) -> tuple[str, tuple[float, ...]]:
+        """The name of a finished run and the values of some errors after its last epoch.
+
+        Raises ConfigError where it was evaluated otherwise, or where a value is not finite.
+        """
+        found = record.read(self.record)
+        values = {name: found.metric(name) for name in names}
+        missing = [name for name, value in values.items() if value is None]
+        if missing:
+            raise ConfigError([f"{self.record}: has no {', '.join(missing)}, evaluated were "
+                               f"{', '.join(found.config.get('evaluators', []))}; remove the folder to run it anew, or "
+                               "set another output_root"])  # fmt: skip
+        return found.run, tuple(float(value) for value in values.values() if value is not None)
 
     def say_finished(self, config: Mapping[str, Any]) -> str:
         """What to tell who starts a finished run again, and what to do if other evaluators were meant."""
