@@ -95,12 +95,13 @@ def test_evaluation_counts_do_not_depend_on_the_ranks(tmp_path, ranks):
 
     config = tiny_config(tmp_path)
     settings = {"occlusion": {"block": 4, "repeats": 2}, "noise": {"sigma": 0.3}, "pgd": {"steps": 2}}
+    settings["occlusion_sweep"] = {"blocks": [0.25, 4], "repeats": 2}
     torch.manual_seed(0)
     model = group_net({}, sample_shape=(3, 8, 8), num_classes=4)
 
     def counts(world: World, batch_size: int) -> dict:
         eval_set = datasets.build(config["dataset"]).eval_set(world.device)
-        names = ["clean", "noise", "occlusion", "fgsm", "pgd"]
+        names = ["clean", "noise", "occlusion", "occlusion_sweep", "fgsm", "pgd"]
         return run_evaluators(model, eval_set, names=names, settings=settings, batch_size=batch_size, world=world)
 
     def work(world: World) -> None:

@@ -98,6 +98,41 @@ def test_ranks_see_the_same_perturbed_images(trained):
     assert summed == whole
 
 
+def test_a_sweep_is_the_single_occlusions(trained):
+    settings = {"blocks": [0.25, 5.0], "placements": ["inside", "clipped"], "repeats": 2, "seed": 3, "fill": 0.5}
+    found = run(trained, names=["occlusion_sweep"], settings={"occlusion_sweep": settings})
+    metrics, counts = found["metrics"], found["counts"]["occlusion_sweep"]
+    assert (counts["total"], counts["blocks"], list(counts["correct1"])) == (597, [0.25, 5.0], ["inside", "clipped"])
+    errors = []
+    for placement in ("inside", "clipped"):
+        for block, pixels, correct in zip(("0.25", "5"), (2, 5), counts["correct1"][placement], strict=True):
+            single = {"block": pixels, "placement": placement, "repeats": 2, "seed": 3, "fill": 0.5}
+            alone = run(trained, names=["occlusion"], settings={"occlusion": single})
+            assert alone["counts"]["occlusion"]["correct1"] == correct
+            errors.append(alone["metrics"]["occlusion_error"])
+            assert metrics[f"occlusion_sweep_error_{placement}_{block}"] == pytest.approx(errors[-1])
+    assert metrics["occlusion_sweep_error"] == pytest.approx(statistics.fmean(errors))
+    again = run(trained, names=["occlusion_sweep"], settings={"occlusion_sweep": settings}, batch_size=7)
+    assert again["counts"]["occlusion_sweep"] == counts
+
+
+def test_bins_of_confidence_give_the_calibration_error(trained):
+    found = run(trained, names=["clean"])
+    bins = found["counts"]["clean"]["bins"]
+    assert len(bins) == 15 and sum(b[0] for b in bins) == 597
+    assert sum(b[1] for b in bins) == found["counts"]["clean"]["correct1"]
+    for number, (samples, correct, confidence) in enumerate(bins):
+        assert 0 <= correct <= samples
+        assert samples * number / 15 - 1e-3 <= confidence <= samples * (number + 1) / 15 + 1e-3
+    ece = 100 * sum(abs(correct - confidence) for _, correct, confidence in bins) / 597
+    assert ece == pytest.approx(found["metrics"]["ece"], abs=1e-3)
+    model, eval_set = trained
+    (batch,) = eval_set.batches(597)
+    with torch.inference_mode():
+        shares = model.eval()(eval_set.normalise(batch.inputs)).softmax(1).amax(1).double()
+    assert sum(b[2] for b in bins) == pytest.approx(float(shares.sum()), abs=2e-3)
+
+
 def test_limits(trained):
     clean = run(trained, names=["clean"])["metrics"]["top1_error"]
     none = {"occlusion": {"n_blocks": 0, "repeats": 1}, "noise": {"sigma": 0.0}}
@@ -129,6 +164,10 @@ def test_defaults_and_order(trained):
         ),
         (["occlusion"], {"occlusion": {"kind": "x"}}, "evaluator.occlusion: occlusion kind is 'x'"),
         (["occlusion"], {"occlusion": {"fill": [0.1, 0.2]}}, "fill has 2 entries for inputs of 1 channels"),
+        (["occlusion_sweep"], {"occlusion_sweep": {"blocks": [4, 9]}}, "evaluator.occlusion_sweep: .* is 9 pixels"),
+        (["occlusion_sweep"], {"occlusion_sweep": {"blocks": []}}, "blocks and placements need one entry or more"),
+        (["snr_noise"], {}, r"evaluators has snr_noise, which is for sound .*; the samples of toy are \(1, 8, 8\)"),
+        (["fgsm_sound"], {}, "evaluators has fgsm_sound, which is for sound"),
         (["a", "noise"], {"noise": {"b": 1}}, "evaluators has 'a'.*\n.*evaluator.noise.b"),
     ],
 )

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from randomix.robustness.counter import hash64, uniform_integers
-from randomix.robustness.noise import add_gaussian_noise
+from randomix.robustness.noise import add_gaussian_noise, add_noise_at_snr
 from randomix.robustness.occlusion import occlude, occlusion_masks
 
 SPATIAL = (12, 7)
@@ -126,6 +126,14 @@ def test_no_blocks_whole_image_and_default_size():
     assert (occlusion_masks((8, 12), indices, placement="inside").sum((1, 2, 3)) == 16).all()  # half of 8
 
 
+@pytest.mark.parametrize("spatial", [(32, 32), (16000,), (8, 12), (7,)])
+def test_a_share_is_that_of_the_shorter_side(spatial):
+    for share, pixels_ in [(0.25, round(min(spatial) / 4)), (0.5, min(spatial) // 2 + min(spatial) % 2), (1e-9, 1)]:
+        own, same = (occlusion_masks(spatial, torch.arange(40), block=block, seed=3) for block in (share, pixels_))
+        assert torch.equal(own, same)
+    assert torch.equal(occlusion_masks((8, 8), torch.arange(9), block=4.0), occlusion_masks((8, 8), torch.arange(9)))
+
+
 def test_empty_batch():
     empty = torch.empty(0, dtype=torch.int64)
     assert occlude(pixels(0), empty, block=3).shape == (0, 3, *SPATIAL)
@@ -141,6 +149,8 @@ def test_empty_batch():
         ({"block": 0}, "occlusion block is 0"),
         ({"n_blocks": -1}, "occlusion n_blocks is -1"),
         ({"kind": "grid", "block": 4, "n_blocks": 7}, "n_blocks is 7, expected 0 to 6"),
+        ({"block": 2.5}, "occlusion block is 2.5, expected whole pixels, or a share of the side below 1"),
+        ({"block": -0.5}, "occlusion block is -0.5"),
         ({"fill": [0.0, 1.0]}, "fill has 2 entries but the inputs have 3 channels"),
     ],
 )
@@ -176,3 +186,32 @@ def test_noise_statistics():
     assert strong.min() == 0 and strong.max() == 1
     with pytest.raises(ValueError, match="sigma is -1"):
         add_gaussian_noise(inputs, torch.arange(500), -1)
+
+
+@pytest.mark.parametrize("snr_db", [30, 10, 0, -5])
+def test_noise_has_the_asked_power_in_every_clip(snr_db):
+    draw = torch.Generator().manual_seed(1)
+    clips = torch.randn(40, 1, 500, generator=draw) * torch.logspace(-5, -2, 40).view(-1, 1, 1)  # nothing is clamped
+    before = clips.clone()
+    noisy = add_noise_at_snr(clips, torch.arange(40), snr_db, seed=4)
+    assert torch.equal(clips, before)
+    noise = (noisy - clips).double()
+    found = 10 * (clips.double().square().mean((1, 2)) / noise.square().mean((1, 2))).log10()
+    assert (found - snr_db).abs().max() < 1e-2  # a sum is rounded to float32
+    expected = add_gaussian_noise(torch.zeros_like(clips), torch.arange(40), 1.0, 4, (-9, 9))  # the same draws
+    assert torch.nn.functional.cosine_similarity(noise.flatten(1), expected.flatten(1)).min() > 0.9999
+
+
+def test_noise_on_sound_depends_on_the_clip_alone():
+    clips = torch.randn(9, 1, 77, generator=torch.Generator().manual_seed(0)) * 0.2
+    clips[2] = 0  # silence: no power to measure noise by
+    indices = torch.tensor([4, 0, 9, 100, 7, 31, 2, 5, 1])
+    whole = add_noise_at_snr(clips, indices, 3.0, seed=2)
+    for size in (1, 4):
+        parts = [add_noise_at_snr(c, n, 3.0, 2) for c, n in zip(clips.split(size), indices.split(size), strict=True)]
+        assert torch.equal(torch.cat(parts), whole)
+    assert torch.equal(whole[2], clips[2])
+    assert not torch.equal(add_noise_at_snr(clips, indices, 3.0, seed=3), whole)
+    loud = add_noise_at_snr(clips, indices, -20.0)
+    assert loud.min() == -1 and loud.max() == 1
+    assert add_noise_at_snr(clips[:0], indices[:0], 3.0).shape == (0, 1, 77)
