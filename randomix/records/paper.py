@@ -7,6 +7,7 @@ arrow that the copy shows as a dagger or a one (Tables 1, 2 and 4) is read in th
 from __future__ import annotations
 
 import re
+import statistics
 from dataclasses import dataclass
 
 AUTHORS, OURS = "authors", "ours"
@@ -61,9 +62,11 @@ class PaperRow:
 
 @dataclass(frozen=True)
 class PaperTable:
-    """One table. ``cells`` of a row are those of ``columns``."""
+    """One table. ``cells`` of a row are those of ``columns``; ``datasets`` are named as in configs/dataset."""
 
     number: int
+    title: str
+    datasets: tuple[str, ...]
     caption: str
     columns: tuple[PaperColumn, ...]
     rows: tuple[PaperRow, ...]
@@ -95,14 +98,15 @@ class PaperTable:
                 if cell.value is not None and column.key != MEAN]  # fmt: skip
 
 
-def _table(number: int, caption: str, columns: tuple[PaperColumn, ...], body: str) -> PaperTable:
+def _table(number: int, title: str, datasets: str, caption: str, columns: tuple[PaperColumn, ...],
+           body: str) -> PaperTable:  # fmt: skip
     """Lines of ``key | label | mode | cell | ...``; a cell is ``96.15 ↑0.97``, ``64.43 ↓`` or ``-``."""
     rows = []
     for line in body.strip().splitlines():
         key, label, mode, *cells = (part.strip() for part in line.split("|"))
         assert len(cells) == len(columns), line
         rows.append(PaperRow(key, label, mode, tuple(map(_cell, cells))))
-    return PaperTable(number, caption, columns, tuple(rows))
+    return PaperTable(number, title, tuple(datasets.split()), caption, columns, tuple(rows))
 
 
 def _cell(text: str) -> Printed:
@@ -123,6 +127,8 @@ _ROBUSTNESS = (
 TABLES = (
     _table(
         1,
+        "Accuracy on CIFAR-10 and CIFAR-100",
+        "cifar10 cifar100",
         "Top-1 test accuracy on CIFAR-10 and CIFAR-100 with PreAct-ResNet18 and WideResNet-28-10. Top: the results of "
         "the original authors. Bottom: the results of the paper's implementation.",
         (
@@ -153,6 +159,8 @@ TABLES = (
     ),
     _table(
         2,
+        "Accuracy and cost on Tiny-ImageNet and ImageNet",
+        "tiny_imagenet imagenet",
         "Top-1 and Top-5 test accuracy on Tiny-ImageNet (PreAct-ResNet18) and ImageNet (ResNet-50). Cost: training "
         "time divided by the Baseline's.",
         (
@@ -175,6 +183,8 @@ TABLES = (
     ),
     _table(
         3,
+        "Accuracy on Google Speech Commands",
+        "speech_commands",
         "Top-1 validation and test accuracy on Google Speech Commands with PreAct-ResNet18.",
         (
             PaperColumn("validation_top1", "Validation top-1 (%)", "validation_top1"),
@@ -191,6 +201,8 @@ TABLES = (
     ),
     _table(
         4,
+        "Robustness on CIFAR-100",
+        "cifar100",
         "Robustness on CIFAR-100 with WideResNet-28-10. Mixed mode: l is linear, m is mask.",
         _ROBUSTNESS,
         """
@@ -204,6 +216,8 @@ TABLES = (
     ),
     _table(
         5,
+        "Weights and robustness on CIFAR-100",
+        "cifar100",
         "Weights of [Mixup, CutMix, ResizeMix, FMix] and robustness, on CIFAR-100 with WideResNet-28-10.",
         _ROBUSTNESS,
         """
@@ -215,6 +229,8 @@ TABLES = (
     ),
     _table(
         6,
+        "Candidates and accuracy on Tiny-ImageNet",
+        "tiny_imagenet",
         "Candidates and accuracy on Tiny-ImageNet with PreAct-ResNet18, all weights equal. M: Mixup, C: CutMix, "
         "R: ResizeMix, F: FMix. Mixed mode: l is linear, m is mask. Mean: over the rows with as many candidates.",
         (PaperColumn("top1", "Top-1 (%)", "top1"), PaperColumn(MEAN, "Mean (%)", "top1")),
@@ -243,3 +259,19 @@ TABLE = {table.number: table for table in TABLES}
 def cell_ids() -> list[str]:
     """All cells of all tables that runs can fill."""
     return [cell for table in TABLES for cell in table.cell_ids()]
+
+
+def recomputed(table: PaperTable, row: str, column: str) -> Printed:
+    """A cell with arrow and difference computed from the numbers; without them where there is no Baseline."""
+    value = table.value(row, column)
+    if row == BASELINE_ROW or table.row(row).part != OURS or BASELINE_ROW not in [r.key for r in table.rows]:
+        return Printed(value)
+    delta = round(value - table.value(BASELINE_ROW, column), 2)
+    return Printed(value, "↑" if delta > 0 else "↓" if delta < 0 else "", abs(delta))
+
+
+def mean_accuracies() -> dict[int, float]:
+    """Table 6's Mean column, computed: number of candidates to mean top-1 (%)."""
+    rows = TABLE[6].rows
+    return {n: statistics.fmean(TABLE[6].value(r.key, "top1") for r in rows if r.candidates == n)
+            for n in sorted({r.candidates for r in rows})}  # fmt: skip
