@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterator, Mapping
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -65,6 +65,20 @@ class Data(Protocol):
 
     def eval_set(self, device: torch.device, split: str = "test") -> EvalSet:
         """The samples of one of ``splits``, on ``device``."""
+
+    def check_corrupted(
+        self, names: Sequence[str], severities: Sequence[int], *, source: str, allow_missing: bool = False
+    ) -> tuple[str, ...]:
+        """Those of the corruptions ``names`` whose corrupted test sets are there; without ``allow_missing`` all.
+
+        source: "official" files or "generated" from the test images. Cheap, before any work. Raises DataError and
+        ConfigError for what is missing or damaged, and for data that have no such sets.
+        """
+
+    def corrupted_set(
+        self, device: torch.device, corruption: str, severity: int, *, source: str, seed: int = 0
+    ) -> EvalSet:
+        """The test set under a corruption of severity 1 to 5; ``seed`` is that of generated ones."""
 
     def describe(self) -> dict[str, Any]:
         """Source, checksum and sizes, for the record of a run."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
+from dataclasses import replace
 from typing import Any
 
 from torch import nn
@@ -19,7 +20,7 @@ from randomix.errors import ConfigError
 from randomix.robustness.accuracy import clean, validation
 from randomix.robustness.attacked import fgsm, fgsm_sound, pgd
 from randomix.robustness.autoattack import autoattack, autoattack_problems
-from randomix.robustness.measure import Measure, Outcome
+from randomix.robustness.measure import Cells, Measure, Outcome
 from randomix.robustness.perturbed import (
     noise,
     occlusion,
@@ -62,18 +63,23 @@ def run_evaluators(
     world: World | None = None,
     autocast: Callable[[], AbstractContextManager[object]] | None = None,
     split: Callable[[str], EvalSet] | None = None,
+    data: Data | None = None,
+    cells: Cells | None = None,
+    pause: Callable[[], None] | None = None,
 ) -> dict[str, dict[str, Any]]:
     """Run the evaluators ``names`` on ``model``; collective. Returns ``{"metrics": {name: value}, "counts": {...}}``.
 
     settings: keyword arguments by evaluator name; missing ones keep their defaults. counts: by evaluator, the integers
-    that the metrics come from. split: the data set's other held-out sets by name. Raises ConfigError like
+    that the metrics come from. split: the data set's other held-out sets by name; data: the data set itself, for its
+    corrupted test sets. cells: where finished passes are kept; pause: called between passes. Raises ConfigError like
     ``check_evaluators``.
     """
     check_evaluators(names, settings)
-    measure = Measure(model, eval_set, batch_size, world or current_world(), autocast, split)
+    measure = Measure(model, eval_set, batch_size, world or current_world(), autocast, split, data)
     metrics: dict[str, float] = {}
     counts: dict[str, Any] = {}
     for name in names:
+        measure = replace(measure, evaluator=name, cells=cells, pause=pause)
         values, counts[name] = EVALUATORS[name](measure, **settings.get(name) or {})
         metrics |= values
     return {"metrics": metrics, "counts": counts}

@@ -12,16 +12,18 @@ from typing import Any
 
 import torch
 import yaml
+from torch import nn
 
 from randomix import files, mixers
 from randomix.engine import checkpoint as checkpoints
 from randomix.engine import distributed, schema
 from randomix.engine.optim import resolve_precision
-from randomix.engine.protocols import DataFactory, ModelFactory
+from randomix.engine.protocols import Data, DataFactory, ModelFactory
 from randomix.engine.runfolder import RunFolder
 from randomix.errors import OK
 from randomix.records import provenance, record
 from randomix.robustness.evaluators import check_evaluators, run_evaluators
+from randomix.runs.journal import Journal, open_journal
 from randomix.runs.setup import set_up_torch
 
 
@@ -47,8 +49,10 @@ def evaluate_checkpoint(
     model.load_state_dict(state["average"] or state["model"])
     precision = resolve_precision(parsed.trainer.precision, world.device)
     set_up_torch(precision, parsed.trainer.threads)
+    model = model.to(world.device)
+    journal = _journal(path, model, parsed, precision.name, data, world)
     found = run_evaluators(
-        model.to(world.device),
+        model,
         data.eval_set(world.device),
         names=parsed.evaluators,
         settings=parsed.evaluator,
@@ -56,16 +60,15 @@ def evaluate_checkpoint(
         world=world,
         autocast=precision.autocast,
         split=partial(data.eval_set, world.device),
+        data=data,
+        cells=journal,
     )
     if not world.is_main:
         return OK
     where = provenance.collect(
-        world_size=world.world_size,
-        device=world.device.type,
-        precision=precision.name,
-        threads=torch.get_num_threads(),
-        started=started,
-    )
+        world_size=world.world_size, device=world.device.type, precision=precision.name,
+        threads=torch.get_num_threads(), started=started,
+    )  # fmt: skip
     asked = {"checkpoint": Path(path).name, "evaluators": parsed.evaluators, "evaluator": parsed.evaluator}
     text = record.build_record(
         run | asked,
@@ -79,10 +82,30 @@ def evaluate_checkpoint(
         provenance=where,
     )
     target = _write(text, Path(path), asked | {"precision": precision.name})
+    journal.remove()
     for name, value in found["metrics"].items():
         print(f"{name:24} {value:.4f}")
     print(f"record: {target}", flush=True)
     return OK
+
+
+def _journal(
+    path: str, model: nn.Module, parsed: schema.EvalConfig, precision: str, data: Data, world: distributed.World
+) -> Journal:
+    """Where the finished parts of this evaluation are kept until it is recorded."""
+    folder, _ = RunFolder.of_checkpoint(path)
+    journal = open_journal(
+        folder.evaluations,
+        model,
+        names=parsed.evaluators,
+        settings=parsed.evaluator,
+        precision=precision,
+        data=data.describe(),
+        world=world,
+    )
+    if journal and world.is_main:
+        print(f"going on after {len(journal)} finished parts of this evaluation", flush=True)
+    return journal
 
 
 def _write(text: str, path: Path, asked: Mapping[str, Any]) -> Path:

@@ -32,6 +32,7 @@ from randomix.errors import BUG, OK, ConfigError, DataError, Interrupted, RunErr
 from randomix.mixers.base import Mixer
 from randomix.records import identity, provenance, record
 from randomix.robustness.evaluators import check_evaluators, run_evaluators
+from randomix.runs.journal import open_journal
 from randomix.runs.setup import set_up_torch
 
 
@@ -184,25 +185,38 @@ class TrainingSession:
         reporter.stop()
 
     def _evaluate(self, data: Data, stopper: Stopper) -> dict[str, dict[str, Any]]:
-        """The final evaluators one by one; a signal ends the run between two of them, training being saved."""
-        trainer = self.trainer
+        """The final evaluators; a signal ends the run between two passes over the test set, training being saved."""
+        trainer, config = self.trainer, self.config
         distributed.sync_buffers(trainer.evaluated_model)
-        found: dict[str, dict[str, Any]] = {"metrics": {}, "counts": {}}
-        for name in self.config.evaluators:
+        self.journal = open_journal(
+            self.folder.evaluations,
+            trainer.evaluated_model,
+            names=config.evaluators,
+            settings=config.evaluator,
+            precision=trainer.precision.name,
+            data=data.describe(),
+            world=self.world,
+        )
+        if self.journal:
+            self.reporter.line(f"going on after {len(self.journal)} finished parts of the evaluation")
+
+        def pause() -> None:
             if stopper.check(0).stop:
                 raise self._interrupted(stopper)
-            result = run_evaluators(
-                trainer.evaluated_model,
-                trainer.eval_set,
-                names=[name],
-                settings=self.config.evaluator,
-                batch_size=self.config.trainer.eval_batch_size,
-                world=self.world,
-                autocast=trainer.precision.autocast,
-                split=partial(data.eval_set, self.world.device),
-            )
-            found = {key: found[key] | result[key] for key in found}
-        return found
+
+        return run_evaluators(
+            trainer.evaluated_model,
+            trainer.eval_set,
+            names=config.evaluators,
+            settings=config.evaluator,
+            batch_size=config.trainer.eval_batch_size,
+            world=self.world,
+            autocast=trainer.precision.autocast,
+            split=partial(data.eval_set, self.world.device),
+            data=data,
+            cells=self.journal,
+            pause=pause,
+        )
 
     def _interrupted(self, stopper: Stopper) -> Interrupted:
         step, total = self.trainer.progress.step, self.trainer.total_steps
@@ -265,4 +279,5 @@ class TrainingSession:
         )
         files.write_atomic(self.folder.record, content)
         self._write_status("finished", exit_code=OK)
+        self.journal.remove()
         self.reporter.line(f"finished: {self.folder.summary()}; record: {self.folder.record}")

@@ -1,0 +1,109 @@
+"""The finished cells of an evaluation: read back as they were, cut or damaged files, other evaluations."""
+
+import json
+from dataclasses import replace
+
+import pytest
+import torch
+from torch import nn
+
+from randomix.engine.distributed import World
+from randomix.engine.evaluate import EvalResult
+from randomix.errors import Interrupted
+from randomix.robustness import evaluators
+from randomix.robustness.evaluators import run_evaluators
+from randomix.robustness.measure import Measure
+from randomix.runs.journal import Journal, open_journal
+
+RESULT = EvalResult(3, 5, 7, 0.1 + 0.2, ((1, 1, 0.5), (6, 2, 1 / 3)))
+
+
+def test_cells_come_back_as_they_were(tmp_path):
+    path = tmp_path / "evaluations" / "cells.jsonl"
+    journal = Journal(path, World())
+    assert not journal and journal.get("a/1") is None
+    journal.put("a/1", (RESULT, []))
+    journal.put("a/2", (replace(RESULT, correct1=4), [1, 2]))
+    again = Journal(path, World())
+    assert len(again) == 2 and again.get("a/1") == (RESULT, [])
+    assert again.get("a/2") == (replace(RESULT, correct1=4), [1, 2])
+    again.remove()
+    assert not path.exists() and not Journal(path, World())
+
+
+def test_half_a_line_is_no_cell_and_the_next_one_is_whole(tmp_path):
+    path = tmp_path / "cells.jsonl"
+    Journal(path, World()).put("a/1", (RESULT, []))
+    path.write_bytes(path.read_bytes() + b'{"cell": "a/2", "resu')  # killed while it wrote
+    journal = Journal(path, World())
+    assert len(journal) == 1
+    journal.put("a/2", (RESULT, [9]))
+    assert Journal(path, World()).get("a/2") == (RESULT, [9])
+
+
+DAMAGED = ["\0\0\0\n", "[1]\n", '{"cell": "a"}\n', '{"cell": "a", "result": {"bins": [], "x": 1}, "more": []}\n']
+
+
+@pytest.mark.parametrize("text", DAMAGED)
+def test_a_damaged_journal_is_left_with_a_warning(tmp_path, capsys, text):
+    path = tmp_path / "cells.jsonl"
+    path.write_text(text)
+    assert not Journal(path, World()) and not path.exists()
+    assert capsys.readouterr().err.count("\n") == 1
+
+
+def test_ranks_other_than_the_first_write_nothing(tmp_path, monkeypatch):
+    monkeypatch.setattr("randomix.runs.journal.broadcast_object", lambda value: {})
+    Journal(tmp_path / "cells.jsonl", World(1, 2)).put("a", (RESULT, []))
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_name_changes_with_all_that_the_result_depends_on(tmp_path):
+    torch.manual_seed(0)
+    model = nn.Linear(2, 2)
+    asked = {"names": ["a"], "settings": {"a": {"x": 1}, "b": {}}, "precision": "fp32", "data": {"sha256": "1"}}
+
+    def path(**changes):
+        return open_journal(tmp_path, changes.pop("model", model), **asked | changes, world=World()).path
+
+    known = path()
+    assert path() == known and path(settings={"a": {"x": 1}, "b": {"y": 2}}) == known  # b is not run
+    others = [path(names=["b"]), path(settings={"a": {"x": 2}}), path(precision="bf16"), path(data={"sha256": "2"})]
+    others.append(path(model=nn.Linear(2, 2)))
+    assert len({known, *others}) == 6
+
+
+def test_named_passes_are_made_once_and_others_each_time(tmp_path, monkeypatch):
+    calls = []
+
+    def toy(measure: Measure):
+        def at(cell):
+            return measure.kept(cell, lambda: (calls.append(cell), (RESULT, [len(calls)]))[1])
+
+        return {"x": 1.0}, {"more": [at("1")[1], at(None)[1], at("2")[1]]}
+
+    monkeypatch.setitem(evaluators.EVALUATORS, "toy", toy)
+    options = {"names": ["toy"], "settings": {}, "batch_size": 1}
+    journal = Journal(tmp_path / "cells.jsonl", World())
+    first = run_evaluators(nn.Identity(), None, cells=journal, **options)
+    second = run_evaluators(nn.Identity(), None, cells=Journal(journal.path, World()), **options)
+    assert calls == ["1", None, "2", None]
+    assert first["counts"]["toy"]["more"] == [[1], [2], [3]] and second["counts"]["toy"]["more"] == [[1], [4], [3]]
+    assert [json.loads(line)["cell"] for line in journal.path.read_text().splitlines()] == ["toy/1", "toy/2"]
+
+
+def test_a_pause_comes_before_each_pass(monkeypatch):
+    stops = iter([False, False, True])
+
+    def pause():
+        if next(stops):
+            raise Interrupted("stopped")
+
+    def toy(measure: Measure):
+        for number in range(5):
+            measure.kept(str(number), lambda: (RESULT, []))
+
+    monkeypatch.setitem(evaluators.EVALUATORS, "toy", toy)
+    with pytest.raises(Interrupted):
+        run_evaluators(nn.Identity(), None, names=["toy"], settings={}, batch_size=1, pause=pause)
+    assert next(stops, None) is None
