@@ -12,7 +12,7 @@ from torch import Tensor
 from randomix.engine.evaluate import EvalResult
 from randomix.engine.protocols import Batch
 from randomix.robustness.attacks import attack
-from randomix.robustness.measure import Measure, Outcome, counts
+from randomix.robustness.measure import Cell, Measure, Outcome, counts
 
 
 def fgsm(measure: Measure, *, eps_255: float = 8.0, quantize: bool = False) -> Outcome:
@@ -50,7 +50,9 @@ def fgsm_sound(measure: Measure, *, eps: Sequence[float] = (0.0005, 0.001, 0.002
     """
     results, gradients = [], {}
     for size in eps:
-        result, gradients = _under_attack(measure, False, eps=size)  # every eps begins with the gradient at the clip
+        result, gradients = _under_attack(
+            measure, f"eps {size}", False, eps=size
+        )  # every eps begins with the gradient at the clip
         results.append(result)
     errors = [result.top1_error for result in results]
     single = {f"fgsm_sound_error_{size:g}": error for size, error in zip(eps, errors, strict=True)}
@@ -62,26 +64,30 @@ def fgsm_sound(measure: Measure, *, eps: Sequence[float] = (0.0005, 0.001, 0.002
 def _attacked(measure: Measure, name: str, quantize: bool, **options: Any) -> Outcome:
     """Every image is attacked and counted, those that are wrong already too."""
     name = f"{name}_quantized" if quantize else name
-    result, gradients = _under_attack(measure, quantize, **options)
+    result, gradients = _under_attack(measure, "attacked", quantize, **options)
     return {f"{name}_error": result.top1_error} | _shares(name, result, gradients), counts([result]) | gradients
 
 
-def _under_attack(measure: Measure, quantize: bool, **options: Any) -> tuple[EvalResult, dict[str, int]]:
+def _under_attack(measure: Measure, cell: str, quantize: bool, **options: Any) -> tuple[EvalResult, dict[str, int]]:
     """What the network gets right under attack, and what tells a robust one from one whose gradient has vanished.
 
     That is the images, and the entries of all ``entries`` of the first gradient, for which it is zero or not finite.
     """
-    network, bounds, parts = measure.pixel_network(), measure.eval_set.value_range, []
+    network, bounds = measure.pixel_network(), measure.eval_set.value_range
 
-    def transform(batch: Batch) -> Tensor:
-        found = attack(network, batch.inputs, batch.labels, indices=batch.indices, bounds=bounds, **options)
-        size = batch.inputs.shape[1:].numel()
-        every = found.zeros.new_full((), found.zeros.numel() * size)
-        parts.append(torch.stack([(found.zeros == size).sum(), found.zeros.sum(), every]))
-        return _stored(found.inputs, bounds) if quantize else found.inputs
+    def compute() -> Cell:
+        parts = []
 
-    result = measure(transform)
-    images, zeros, entries = measure.total(parts, 3)
+        def transform(batch: Batch) -> Tensor:
+            found = attack(network, batch.inputs, batch.labels, indices=batch.indices, bounds=bounds, **options)
+            size = batch.inputs.shape[1:].numel()
+            every = found.zeros.new_full((), found.zeros.numel() * size)
+            parts.append(torch.stack([(found.zeros == size).sum(), found.zeros.sum(), every]))
+            return _stored(found.inputs, bounds) if quantize else found.inputs
+
+        return measure(transform), measure.total(parts, 3)
+
+    result, (images, zeros, entries) = measure.kept(cell, compute)
     return result, {"zero_gradient_images": images, "zero_gradient_entries": zeros, "entries": entries}
 
 

@@ -40,7 +40,7 @@ def autoattack(measure: Measure, *, eps_255: float = 8.0, version: str = "standa
     def transform(batch: Batch) -> Tensor:
         return _attack(network, batch, **options)
 
-    result = measure(transform)
+    result = measure(transform, cell="attacked")
     return {"autoattack_error": result.top1_error}, counts([result])
 
 

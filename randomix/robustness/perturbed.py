@@ -20,10 +20,13 @@ EIGHTHS = (0.125, 0.25, 0.375, 0.5, 0.625, 0.75, 0.875)
 def noise(measure: Measure, *, sigma: float = 0.2, seed: int = 0, repeats: int = 1) -> Outcome:
     """Gaussian noise of standard deviation ``sigma`` in [0, 1] pixels; noise_error in percent, mean over seeds."""
     bounds = measure.eval_set.value_range
-    results = [
-        measure(lambda batch, seed=seed + repeat: add_gaussian_noise(batch.inputs, batch.indices, sigma, seed, bounds))
-        for repeat in range(repeats)
-    ]
+
+    def at(seed: int) -> EvalResult:
+        return measure(
+            lambda batch: add_gaussian_noise(batch.inputs, batch.indices, sigma, seed, bounds), cell=f"seed {seed}"
+        )
+
+    results = [at(seed + repeat) for repeat in range(repeats)]
     return {"noise_error": statistics.fmean(result.top1_error for result in results)}, counts(results)
 
 
@@ -37,7 +40,10 @@ def snr_noise(
     bounds = measure.eval_set.value_range
 
     def at(level: float, seed: int) -> EvalResult:
-        return measure(lambda batch: add_noise_at_snr(batch.inputs, batch.indices, level, seed, bounds))
+        return measure(
+            lambda batch: add_noise_at_snr(batch.inputs, batch.indices, level, seed, bounds),
+            cell=f"{level} dB, seed {seed}",
+        )
 
     levels = {f"{level:g}db": [at(level, seed + repeat) for repeat in range(repeats)] for level in snr_db}
     metrics, curve = _curve("snr_noise_error", levels)
@@ -57,10 +63,11 @@ def occlusion(
 ) -> Outcome:
     """Covered parts (see ``occlude``); occlusion_error and its standard deviation over mask seeds, in percent."""
     options = {"kind": kind, "n_blocks": n_blocks, "block": block, "placement": placement, "fill": fill}
-    results = [
-        measure(lambda batch, seed=seed + repeat: occlude(batch.inputs, batch.indices, seed=seed, **options))
-        for repeat in range(repeats)
-    ]
+
+    def at(seed: int) -> EvalResult:
+        return measure(lambda batch: occlude(batch.inputs, batch.indices, seed=seed, **options), cell=f"seed {seed}")
+
+    results = [at(seed + repeat) for repeat in range(repeats)]
     errors = [result.top1_error for result in results]
     spread = statistics.stdev(errors) if repeats > 1 else 0.0
     return {"occlusion_error": statistics.fmean(errors), "occlusion_error_std": spread}, counts(results)
@@ -84,7 +91,8 @@ def occlusion_sweep(
 
     def at(placement: str, block: float, seed: int) -> EvalResult:
         options = {"n_blocks": n_blocks, "block": block, "placement": placement, "fill": fill, "seed": seed}
-        return measure(lambda batch: occlude(batch.inputs, batch.indices, **options))
+        cell = f"{placement} {block}, seed {seed}"
+        return measure(lambda batch: occlude(batch.inputs, batch.indices, **options), cell=cell)
 
     points = {
         f"{placement}_{block:g}": [at(placement, block, seed + repeat) for repeat in range(repeats)]

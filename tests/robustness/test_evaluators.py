@@ -82,6 +82,27 @@ def test_each_repeat_has_the_next_seed(trained):
         assert result.correct1 == found["noise"]["correct1"][repeat]
 
 
+class Kept(dict):
+    """Finished passes, in memory."""
+
+    put = dict.__setitem__
+
+
+def test_finished_passes_are_not_made_again(trained):
+    model, eval_set = trained
+    settings = {"occlusion": {"repeats": 2}, "occlusion_sweep": {"blocks": [0.25, 4.0], "repeats": 2},
+                "noise": {"repeats": 2}, "pgd": {"steps": 2}, "fgsm": {"quantize": True}}  # fmt: skip
+    cells = Kept()
+    options = {"names": list(settings), "settings": settings, "batch_size": 300, "cells": cells}
+    whole = run_evaluators(model, eval_set, **options)
+    assert len(cells) == 2 + 8 + 2 + 1 + 1
+    nothing = SimpleNamespace(value_range=(0.0, 1.0), normalise=None)  # without samples
+    assert run_evaluators(model, nothing, **options) == whole
+    for name in list(cells)[::2]:
+        del cells[name]
+    assert run_evaluators(model, eval_set, **options) == whole and len(cells) == 14
+
+
 def test_batch_size_changes_no_count(trained):
     assert run(trained, batch_size=7)["counts"] == run(trained, batch_size=597)["counts"]
 
