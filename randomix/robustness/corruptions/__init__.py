@@ -1,1 +1,88 @@
-"""The 19 corruptions of CIFAR-10-C and its relatives, batched, with randomness by counter."""
+"""The 19 corruptions of CIFAR-10-C and its relatives, batched, with random numbers by counter.
+
+D. Hendrycks, T. Dietterich, Benchmarking Neural Network Robustness to Common Corruptions and Perturbations, ICLR 2019.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from randomix.robustness.corruptions import blur, digital, elastic, noise, spatter, weather
+from randomix.robustness.corruptions.draws import Corruption, ImageRng, no_draws
+from randomix.robustness.corruptions.parameters import parameters
+
+VERSION = "1"
+"""Of the generator: changes whenever the same arguments give other bytes."""
+
+REGISTRY: dict[str, Corruption] = {
+    "gaussian_noise": Corruption(noise.draw_normal, noise.gaussian_noise),
+    "shot_noise": Corruption(noise.draw_photons, noise.shot_noise),
+    "impulse_noise": Corruption(noise.draw_impulses, noise.impulse_noise),
+    "defocus_blur": Corruption(no_draws, blur.defocus_blur),
+    "glass_blur": Corruption(blur.draw_glass, blur.glass_blur),
+    "motion_blur": Corruption(blur.draw_motion, blur.motion_blur),
+    "zoom_blur": Corruption(no_draws, blur.zoom_blur),
+    "snow": weather.SNOW,
+    "fog": weather.FOG,
+    "brightness": Corruption(no_draws, digital.brightness),
+    "contrast": Corruption(no_draws, digital.contrast),
+    "elastic_transform": elastic.ELASTIC_TRANSFORM,
+    "pixelate": Corruption(no_draws, digital.pixelate),
+    "jpeg_compression": Corruption(no_draws, digital.jpeg_compression),
+    "speckle_noise": Corruption(noise.draw_normal, noise.speckle_noise),
+    "gaussian_blur": Corruption(no_draws, blur.gaussian_blur),
+    "spatter": spatter.SPATTER,
+    "saturate": Corruption(no_draws, digital.saturate),
+}
+CORRUPTIONS = (
+    "gaussian_noise", "shot_noise", "impulse_noise", "defocus_blur", "glass_blur", "motion_blur", "zoom_blur", "snow",
+    "frost", "fog", "brightness", "contrast", "elastic_transform", "pixelate", "jpeg_compression", "speckle_noise",
+    "gaussian_blur", "spatter", "saturate",
+)  # fmt: skip
+"""In the official order."""
+STANDARD = CORRUPTIONS[:15]
+"""Those of the mean that is usually reported."""
+
+_CHUNK_VALUES = {"cpu": 2**18, "cuda": 2**23}  # a CPU's cache; 256 MB in some float64 copies
+
+
+def corrupt(
+    images: np.ndarray | Tensor, name: str, severity: int, seed: int = 0, indices: np.ndarray | Tensor | None = None
+) -> np.ndarray | Tensor:
+    """Images (N, H, W, C) uint8, C 1 or 3, under corruption ``name`` at ``severity`` 1 to 5: new, of the same kind.
+
+    indices: (N,) integers into the data set, 0 .. N - 1 if not given. An image's randomness depends on
+    (seed, name, severity, its index) alone, not on its batch. Parameters go by the size of the images.
+    Raises ValueError for unknown names, and for severities, shapes, types or indices that do not fit.
+    """
+    pixels = torch.from_numpy(np.ascontiguousarray(images)) if isinstance(images, np.ndarray) else images
+    which = _checked(pixels, name, severity, indices)
+    corruption, shape = REGISTRY[name], tuple(pixels.shape[1:])
+    values = parameters(name, severity, *shape[:2])
+    result = torch.empty_like(pixels, memory_format=torch.contiguous_format)
+    chunk = max(1, _CHUNK_VALUES.get(pixels.device.type, 2**23) // max(1, pixels[:1].numel()))
+    for start in range(0, len(pixels), chunk):
+        part = slice(start, start + chunk)
+        draws = corruption.draw(ImageRng(seed, name, severity, which[part]), shape, values)
+        result[part] = corruption.apply(pixels[part].contiguous(), values, **draws)
+    return result.numpy() if isinstance(images, np.ndarray) else result
+
+
+def _checked(pixels: Tensor, name: str, severity: int, indices: np.ndarray | Tensor | None) -> Tensor:
+    """The indices, on the device of the pixels, if everything fits."""
+    if name not in CORRUPTIONS:
+        raise ValueError(f"unknown corruption {name!r}, expected one of {', '.join(CORRUPTIONS)}")
+    if severity not in range(1, 6):
+        raise ValueError(f"severity is {severity}, expected 1 to 5")
+    if pixels.dtype != torch.uint8:
+        raise ValueError(f"images are {pixels.dtype}, expected uint8")
+    if pixels.ndim != 4 or pixels.shape[-1] not in (1, 3) or 0 in pixels.shape[1:]:
+        raise ValueError(f"images have shape {tuple(pixels.shape)}, expected (N, H, W, C) with 1 or 3 channels")
+    if indices is None:
+        return torch.arange(len(pixels), device=pixels.device)
+    which = torch.as_tensor(indices)
+    if which.shape != (len(pixels),) or which.is_floating_point() or which.dtype == torch.bool:
+        raise ValueError(f"indices are {which.dtype} of shape {tuple(which.shape)}, expected {len(pixels)} integers")
+    return which.to(pixels.device, torch.int64)

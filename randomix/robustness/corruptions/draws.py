@@ -1,4 +1,4 @@
-"""What a corruption is, and its random numbers: each a pure function of (seed, corruption, severity, data set index)."""
+"""What a corruption is, and its random numbers: a pure function of (seed, corruption, severity, data set index)."""
 
 from __future__ import annotations
 
@@ -74,5 +74,5 @@ def to_unit(images: Tensor, dtype: torch.dtype = torch.float64) -> Tensor:
 
 
 def to_uint8(images: Tensor) -> Tensor:
-    """Floats of [0, 1], clamped to it, as bytes: cut off, not rounded, as the original does. Overwrites its argument."""
+    """Floats, clamped to [0, 1] and overwritten, as bytes: cut off, not rounded, as in the original."""
     return images.clamp_(0, 1).mul_(255).to(torch.uint8)
