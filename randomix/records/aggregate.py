@@ -99,9 +99,13 @@ class Group:
                 samples[record.seed] = Sample(record.seed, float(found), record)
         return Statistic(tuple(samples[s] for s in sorted(samples))) if samples else None
 
-    def metric(self, name: str, checkpoint: str = "last") -> Statistic | None:
-        """The statistic of one metric of the last or the best epoch; None where no run has it."""
-        return self.collect(lambda r: r.metric(name, checkpoint) if checkpoint != "last" or _is_final(r) else None)
+    def metric(
+        self, name: str, checkpoint: str = "last", counts: Callable[[RunRecord], bool] = lambda record: True
+    ) -> Statistic | None:
+        """The statistic of one metric of the last or the best epoch, of records that count; None where none has it."""
+        return self.collect(
+            lambda r: r.metric(name, checkpoint) if counts(r) and (checkpoint != "last" or is_final(r)) else None
+        )
 
 
 @dataclass(frozen=True)
@@ -226,7 +230,7 @@ def differences(configs: Sequence[Mapping[str, Any]]) -> list[list[str]]:
     return [[f"{k}={_short(f[k])}" for k in distinct if k in f] for f in flat]
 
 
-def _is_final(record: RunRecord) -> bool:
+def is_final(record: RunRecord) -> bool:
     """Whether "last" means the end of training: a run in progress can be evaluated too."""
     epochs = record.config["recipe"].get("epochs")
     return record.kind == "train" or record.metric("epoch") in (None, epochs)

@@ -36,7 +36,8 @@ def load(roots: Iterable[str | Path], skip: Iterable[Path] = ()) -> tuple[list[R
             continue
         if config_hash(record.config) != record.config_hash:
             warnings.append(f"{path}: config_hash is {record.config_hash}, but its config hashes to "
-                            f"{config_hash(record.config)}: edited, or of another version")  # fmt: skip
+                            f"{config_hash(record.config)}: edited, or of another version: it fills no cell "
+                            "of the paper's tables")  # fmt: skip
         found[record.path] = _newest(found.get(record.path), record, warnings)
     return [found[key] for key in sorted(found)], warnings
 
