@@ -6,7 +6,7 @@ import os
 from collections.abc import Mapping, Sequence
 from html import escape
 
-from randomix.records.figures import inline
+from randomix.records.figures import caption, inline, is_wide
 from randomix.records.page_assets import SCRIPT, STYLE
 from randomix.records.record import RunRecord
 from randomix.records.render import EMPTY, Link, to_html
@@ -77,20 +77,12 @@ def _section(table: Table, figures: Mapping[str, str], link: Link) -> str:
     parts = [f'<section id="{table.slug}">\n<h2>{escape(table.title)}</h2>\n{to_html(table, link)}']
     drawn: dict[str, list[str]] = {"figures": [], "figures wide": []}
     for name, svg in figures.items():
-        text = _figure_title(name, table)
+        text = caption(name, {c.key: c.heading for c in table.columns})
         drawing = inline(svg, f"{table.slug}-{name}", escape(text))
-        group = "figures wide" if name.startswith("curve_") else "figures"
+        group = "figures wide" if is_wide(name) else "figures"
         drawn[group].append(f"<figure>{drawing}<figcaption>{escape(text)}.</figcaption></figure>")
     parts += [f'<div class="{group}">\n' + "\n".join(found) + "\n</div>" for group, found in drawn.items() if found]
     return "\n".join([*parts, "</section>"])
-
-
-def _figure_title(name: str, table: Table) -> str:
-    if name.startswith("curve_"):
-        what = "Test error" if "error" in name else "Training loss"
-        return f"{what} by epoch: mean over seeds, band of one standard deviation"
-    heading = next(c.heading for c in table.columns if c.key == name).removesuffix(" (%)")
-    return f"{heading} of each run (dots) and the mean over seeds (bar)"
 
 
 def _sheet(dataset: str, address: str) -> str:
