@@ -15,7 +15,8 @@ from randomix.devices import no_autocast
 
 N_FFT, HOP, N_MELS = 2048, 512, 32
 TOP_DB, FLOOR = 80.0, 1e-10  # librosa.power_to_db's top_db, and its amin: the power of silence
-_CHUNK = 32  # clips at once on a CPU: their spectra stay in its cache, which more than halves the time
+_CHUNK = 8  # clips at once on a CPU: their spectra stay in its cache, and the cost of each call is shared
+_GROUP = 16  # neighbouring mels, which are summed over the bins they have: half of all products are with zero
 MEAN, STD = (0.5,), (1.0,)  # of (dB + 80) / 80 in [0, 1]: what remains is FMix's (dB + 40) / 80
 
 
@@ -23,23 +24,41 @@ class LogMel:
     """Waveforms (n, 1, L) in [-1, 1] to features (n, 1, 32, 1 + L // 512) in [-0.5, 0.5]; differentiable."""
 
     def __init__(self, rate: int, device: torch.device) -> None:
-        from torchaudio.transforms import MelScale, Spectrogram
+        from torchaudio.functional import melscale_fbanks
 
-        self._spectrum = Spectrogram(N_FFT, hop_length=HOP, power=None, pad_mode="reflect").to(device)
-        self._mels = MelScale(N_MELS, rate, n_stft=N_FFT // 2 + 1, norm="slaney", mel_scale="slaney").to(device)
+        bank = melscale_fbanks(N_FFT // 2 + 1, 0.0, rate / 2, N_MELS, rate, norm="slaney", mel_scale="slaney")
+        self._window = torch.hann_window(N_FFT, device=device)
+        self._groups = [_nonzero(part, device) for part in bank.split(_GROUP, dim=1)]
 
     def __call__(self, waveforms: Tensor) -> Tensor:
         """A silent clip becomes the constant 0.5."""
         with no_autocast(waveforms.device):
             parts = waveforms.split(_CHUNK) if waveforms.device.type == "cpu" else (waveforms,)
-            return torch.cat([self._features(part.float()) for part in parts])
+            return torch.cat([self._features(part[:, 0].float()) for part in parts])[:, None]
 
-    def _features(self, waveforms: Tensor) -> Tensor:
-        spectrum = self._spectrum(waveforms)
-        power = self._mels(spectrum.real.square() + spectrum.imag.square()).clamp_min(FLOOR)  # abs() takes a root first
-        loudest = power.amax((1, 2, 3), keepdim=True)
+    def _features(self, sound: Tensor) -> Tensor:
+        """(n, mels, frames) of sound (n, L)."""
+        power = self._mel_power(sound).clamp_min(FLOOR)
+        loudest = power.amax((1, 2), keepdim=True)
         decibels = (10 * (power / loudest).log10()).clamp_min(-TOP_DB)
-        return (decibels + TOP_DB) / TOP_DB - MEAN[0]
+        return ((decibels + TOP_DB) / TOP_DB - MEAN[0]).transpose(1, 2)
+
+    def _mel_power(self, sound: Tensor) -> Tensor:
+        """(n, frames, mels) of sound (n, L).
+
+        Real and imaginary parts are squared where they lie, side by side, and added by the product with the mels.
+        """
+        before, after = sound[:, 1 : N_FFT // 2 + 1].flip(1), sound[:, -N_FFT // 2 - 1 : -1].flip(1)
+        frames = torch.cat([before, sound, after], 1).unfold(1, N_FFT, HOP) * self._window
+        squares = torch.view_as_real(torch.fft.rfft(frames)).square_().flatten(2)
+        return torch.cat([squares[..., bins] @ weights for bins, weights in self._groups], 2)
+
+
+def _nonzero(bank: Tensor, device: torch.device) -> tuple[slice, Tensor]:
+    """The bins of (bins, mels) from the first to the last that counts, and their weights; each twice: re, im."""
+    used = bank.any(1).nonzero()
+    bins = slice(2 * int(used[0]), 2 * int(used[-1]) + 2)
+    return bins, bank.repeat_interleave(2, 0)[bins].to(device)
 
 
 def feature_shape(length: int) -> tuple[int, int, int]:

@@ -118,6 +118,14 @@ def test_silence_hears_the_background_too():
     assert all(sounds[i].std() * STD[0] > 0.01 for i in range(4, 8))
 
 
+@pytest.mark.parametrize(("features", "length", "atol"), [("waveform", 50, 0), ("log_mel", 2_000, 1e-6)])
+def test_samples_do_not_depend_on_the_size_of_the_batch(features, length, atol):
+    data = make_data(length=length, features=features, num_train=78)
+    (whole,) = load(data, batch_size=80).batches(0, 1)  # more than are mixed at once, and not a multiple
+    parts = [batch.inputs for batch in load(data, batch_size=5).batches(0, 16)]
+    torch.testing.assert_close(torch.cat(parts), whole.inputs, atol=atol, rtol=0)
+
+
 @pytest.mark.parametrize("world_size", [1, 2, 3])
 def test_ranks_together_see_the_batches_of_one_process(world_size):
     data = make_data(num_train=40)

@@ -59,6 +59,17 @@ def test_features_equal_the_slow_ones(rate, length):
     assert features.max() == 0.5 and features.min() >= -0.5
 
 
+def test_features_equal_those_of_torchaudio():
+    from torchaudio.transforms import AmplitudeToDB, MelSpectrogram
+
+    mel = MelSpectrogram(16_000, n_fft=N_FFT, hop_length=HOP, n_mels=N_MELS, norm="slaney", mel_scale="slaney")
+    decibels = torch.nn.Sequential(mel, AmplitudeToDB(top_db=80.0))
+    generator = torch.Generator().manual_seed(0)
+    sounds = torch.randn(21, 1, 16_000, generator=generator) * torch.rand(21, 1, 16_000, generator=generator) ** 4
+    slow = torch.stack([(db - db.amax() + 40) / 80 for db in map(decibels, sounds)])
+    torch.testing.assert_close(LogMel(16_000, CPU)(sounds), slow, atol=1e-5, rtol=0)
+
+
 def test_one_second_gives_the_size_of_fmix():
     assert feature_shape(16_000) == (1, 32, 32)
 
@@ -77,7 +88,7 @@ def test_loudness_does_not_matter_and_clips_do_not_meet():
     louder = sound * torch.tensor([1.0, 5.0, 0.2])[:, None, None]
     torch.testing.assert_close(transform(louder), transform(sound), atol=1e-5, rtol=0)
     torch.testing.assert_close(transform(sound)[1:2], transform(sound[1:2]), atol=1e-6, rtol=0)
-    many = sound.repeat(23, 1, 1)  # 69: more than are made at once
+    many = sound.repeat(23, 1, 1)  # 69: more than are made at once, and not a multiple
     torch.testing.assert_close(transform(many), transform(sound).repeat(23, 1, 1, 1), atol=1e-6, rtol=0)
 
 
