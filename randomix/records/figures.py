@@ -87,7 +87,7 @@ def _weights_text(group: Group) -> str:
     mixer = group.first.config["mixer"]
     names = [c if isinstance(c, str) else c["name"] for c in mixer.get("candidates", ())]
     weights = [f"{w:g}" for w in mixer["weights"]]
-    if names == ["mixup", "cutmix", "resizemix", "fmix"]:
+    if names == ["mixup", "cutmix", "resizemix", "fmix"] or len(names) != len(weights):
         return ":".join(weights)
     return " ".join(name[0].upper() + w for name, w in zip(names, weights, strict=True))
 
