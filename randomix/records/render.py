@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import textwrap
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from html import escape
 
 from randomix.records.aggregate import Difference, Statistic
@@ -23,6 +23,11 @@ _ESCAPES = {c: "\\" + c for c in "&%$#_{}"} | {
     "<": r"\textless{}",
     ">": r"\textgreater{}",
     "±": r"$\pm$",
+    "↓": r"$\downarrow$",
+    "↑": r"$\uparrow$",
+    "Δ": r"$\Delta$",
+    "†": r"$\dagger$",
+    "\N{MINUS SIGN}": "$-$",
     EMPTY: "--",
 }
 
@@ -95,24 +100,26 @@ def to_markdown(table: Table, link: Link) -> str:
     """A Markdown table whose last column links the records, one number a seed."""
     head = ["Method", "Mode", *(c.heading for c in table.columns), "Records (seeds)"]
     lines = [
-        f"**{_md(table.title)}**",
+        f"**{markdown_escape(table.title)}**",
         "",
-        _md_row(head),
-        _md_row(["---"] * 2 + ["---:"] * len(table.columns) + ["---"]),
+        markdown_row(head),
+        markdown_row(["---"] * 2 + ["---:"] * len(table.columns) + ["---"]),
     ]
     for row in table.rows:
         cells = [_plain(c, col, lambda v: f"**{v}**") for c, col in zip(row.cells, table.columns, strict=True)]
         links = " ".join(f"[{_record_name(r)}]({link(r)})" for r in row.records)
-        lines.append(_md_row([_md(row.label), row.mode, *cells, links]))
-    notes = [_md(table.caption), *(_md(n) for n in table.notes)]
+        lines.append(markdown_row([markdown_escape(row.label), row.mode, *cells, links]))
+    notes = [markdown_escape(table.caption), *(markdown_escape(n) for n in table.notes)]
     return "\n".join([*lines, "", "\n\n".join(notes)]) + "\n"
 
 
-def _md_row(cells: list[str]) -> str:
+def markdown_row(cells: Iterable[str]) -> str:
+    """One line of a Markdown table."""
     return "| " + " | ".join(cells) + " |"
 
 
-def _md(text: str) -> str:
+def markdown_escape(text: str) -> str:
+    """``text`` with Markdown's special characters made harmless."""
     for character in "\\|*_[]<>`":
         text = text.replace(character, "\\" + character)
     return text
@@ -142,8 +149,7 @@ def to_latex(table: Table) -> str:
 
 def _tex_cell(cell: Cell, column: Column) -> str:
     text = tex_escape(_plain(cell, column, lambda v: f"\0{v}\1"))
-    text = text.replace("\0", r"\textbf{").replace("\1", "}")
-    return text.replace("↓", r"$\downarrow$").replace("↑", r"$\uparrow$")
+    return text.replace("\0", r"\textbf{").replace("\1", "}")
 
 
 def to_csv(table: Table, link: Link) -> str:
@@ -206,17 +212,17 @@ def _html_cell(cell: Cell, column: Column, link: Link) -> str:
     runs = "".join(
         f'<li><a href="{escape(link(r.record))}">seed {r.seed}</a>: {r.value:.{digits}f}</li>' for r in s.samples
     )
-    detail = f"<p>{escape(_change_text(cell.change, digits))}</p>" if cell.change else ""
+    detail = f"<p>{escape(change_text(cell.change, digits))}</p>" if cell.change else ""
     return f'<td data-value="{s.mean!r}"><details><summary>{text}</summary><ul>{runs}</ul>{detail}</details></td>'
 
 
-def _change_text(change: Difference, digits: int) -> str:
-    """The comparison with the Baseline in words."""
+def change_text(change: Difference, digits: int, other: str = "the Baseline") -> str:
+    """The comparison with another method in words."""
     text = f"{change.mean:+.{digits}f}".replace("-", "\N{MINUS SIGN}")
     if change.std is not None:
         text += f" ± {change.std:.{digits}f}"
     runs = f"{change.n} common seed{'s' if change.n > 1 else ''}"
-    text += f" to the Baseline over {runs}" if change.paired else " between the means: no common seed"
+    text += f" to {other} over {runs}" if change.paired else f" to {other} between the means: no common seed"
     if change.p_welch is not None:
         text += f"; Welch's t-test p {'< 0.001' if change.p_welch < 0.001 else f'= {change.p_welch:.3f}'}"
     return text

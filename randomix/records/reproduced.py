@@ -1,0 +1,304 @@
+"""The paper's tables beside ours: each cell with the printed number, our runs, their difference and Welch's tests."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from randomix.records.aggregate import (
+    Difference,
+    Group,
+    Sample,
+    Statistic,
+    cost,
+    difference,
+    time_measure,
+)
+from randomix.records.contradictions import contradictions
+from randomix.records.grid import PAPER, Grid, GridRun, Match, match
+from randomix.records.paper import BASELINE_ROW, MEAN, OURS, TABLES, PaperColumn, PaperRow, PaperTable, Printed
+from randomix.records.record import RunRecord
+from randomix.records.tables import COST, caption
+
+SIGNIFICANT = 0.05
+RANDOMIX_ROW = "randomix"
+_STATED = "table1/randomix/cifar100-wrn_28_10"  # weights [3,1,1,1] by section 4.2.1, but ...
+_PRINTED = "table5/randomix-4111/top1_error"  # ... the number is that of this row
+
+
+@dataclass(frozen=True)
+class ReproducedCell:
+    """``statistic`` is None where no run counts; ``delta`` is ours minus the paper's, at scale paper only.
+
+    ``to_baseline`` and ``to_rival`` compare with the Baseline and the best other method of the column.
+    """
+
+    id: str
+    printed: Printed
+    match: Match | None
+    statistic: Statistic | None
+    best_epoch: Statistic | None = None
+    delta: float | None = None
+    best: bool = False
+    to_baseline: Difference | None = None
+    rival: str = ""
+    to_rival: Difference | None = None
+    reference: bool = False  # the Baseline's cost: 1 by definition
+    computed: bool = False  # from other cells of the column beside it
+
+    @property
+    def run(self) -> GridRun | None:
+        """What fills the cell; None where the grid has nothing for it."""
+        return self.match.run if self.match else None
+
+    @property
+    def exists(self) -> bool:
+        """Whether the paper has such a cell."""
+        return self.printed.value is not None
+
+    @property
+    def missing(self) -> str:
+        """The command of an empty cell, or an empty text."""
+        return self.run.command if self.run and self.statistic is None else ""
+
+
+@dataclass(frozen=True)
+class ReproducedRow:
+    """One row of the paper with its cells."""
+
+    paper: PaperRow
+    cells: tuple[ReproducedCell, ...]
+
+
+@dataclass(frozen=True)
+class ReproducedTable:
+    """One table of the paper at one scale. ``captions`` say what was run, ``notes`` what a reader must know."""
+
+    paper: PaperTable
+    scale: str
+    title: str
+    captions: tuple[str, ...]
+    rows: tuple[ReproducedRow, ...]
+    notes: tuple[str, ...]
+
+    @property
+    def slug(self) -> str:
+        """``paper-table1``."""
+        return f"{self.scale}-{self.paper.slug}"
+
+    @property
+    def columns(self) -> tuple[PaperColumn, ...]:
+        """The paper's columns."""
+        return self.paper.columns
+
+    @property
+    def has_modes(self) -> bool:
+        """Whether the table prints mixed modes."""
+        return any(r.paper.mode for r in self.rows)
+
+    @property
+    def has_deltas(self) -> bool:
+        """Whether ours minus the paper's means something."""
+        return self.scale == PAPER
+
+    @property
+    def cells(self) -> list[ReproducedCell]:
+        """All cells, row by row."""
+        return [c for row in self.rows for c in row.cells]
+
+    @property
+    def filled(self) -> int:
+        """How many cells have a number of ours."""
+        return sum(c.statistic is not None for c in self.cells)
+
+    @property
+    def records(self) -> list[RunRecord]:
+        """The records behind the numbers, each once, in a fixed order."""
+        found = {s.record.path: s.record for c in self.cells if c.statistic for s in c.statistic.samples}
+        return [found[path] for path in sorted(found)]
+
+    def missing(self) -> dict[str, list[ReproducedCell]]:
+        """Empty cells by the command that fills them."""
+        found: dict[str, list[ReproducedCell]] = {}
+        for cell in self.cells:
+            if cell.missing:
+                found.setdefault(cell.missing, []).append(cell)
+        return found
+
+    def name(self, cell: ReproducedCell) -> str:
+        """A cell in words: ``Mixup, CIFAR-10, PA-RS18``."""
+        _, row, column = cell.id.split("/")
+        heading = next(c.title for c in self.columns if c.key == column).removesuffix(" (%)")
+        whose = " (authors' recipe)" if self.paper.row(row).part != OURS else ""
+        return f"{self.paper.row(row).label}{whose}, {heading}"
+
+
+def reproduce(grid: Grid, records: Iterable[RunRecord]) -> list[ReproducedTable]:
+    """The paper's six tables at the grid's scale."""
+    matches = match(grid, records)
+    return [_table(paper, grid, matches) for paper in TABLES]
+
+
+def _table(paper: PaperTable, grid: Grid, matches: Mapping[str, Match]) -> ReproducedTable:
+    columns: list[list[ReproducedCell]] = []
+    measure = "time"
+    for column in paper.columns:
+        cells = [_cell(paper, row, column, grid, matches) for row in paper.rows]
+        if column.metric == COST:
+            cells, measure = _costs(cells)
+        elif column.key == MEAN:
+            cells = _means(paper, cells, columns[0], grid)
+        columns.append(cells if column.metric == COST or column.key == MEAN else _compared(paper, column, cells))
+    rows = tuple(ReproducedRow(row, tuple(cells[i] for cells in columns)) for i, row in enumerate(paper.rows))
+    names = {d: grid.stand_ins[d] for d in paper.datasets if d in grid.stand_ins}
+    words = "; ".join(f"{name}: {stand_in}" for name, stand_in in names.items())
+    at = "" if grid.scale == PAPER else f" ({grid.scale} scale: {words or 'not the setting of the paper'})"
+    table = ReproducedTable(paper, grid.scale, f"Table {paper.number}: {paper.title}{at}", (), rows, ())
+    return replace(table, captions=tuple(_captions(table.records)), notes=tuple(_notes(table, matches, measure)))
+
+
+def _cell(
+    paper: PaperTable, row: PaperRow, column: PaperColumn, grid: Grid, matches: Mapping[str, Match]
+) -> ReproducedCell:
+    """A cell of its own; comparisons with others come later."""
+    name, printed = f"{paper.slug}/{row.key}/{column.key}", paper.printed(row.key, column.key)
+    found = matches.get(name) if printed.value is not None else None
+    if found is None or column.metric == COST or column.key == MEAN:
+        return ReproducedCell(name, printed, found, None)
+    own = found.statistic(column.metric)
+    return ReproducedCell(name, printed, found, own, found.statistic(column.metric, "best"), _delta(own, printed, grid))
+
+
+def _delta(own: Statistic | None, printed: Printed, grid: Grid) -> float | None:
+    return own.mean - printed.value if own and printed.value is not None and grid.scale == PAPER else None
+
+
+def _compared(paper: PaperTable, column: PaperColumn, cells: Sequence[ReproducedCell]) -> list[ReproducedCell]:
+    """With the best mean marked and the tests made, among our rows of a column.
+
+    The rows of other authors' recipes differ in more than the method: they are compared with nothing.
+    """
+    sign = -1 if column.lower_is_better else 1
+    ours = {row.key: (row.label, cell) for row, cell in zip(paper.rows, cells, strict=True)
+            if row.part == OURS and cell.statistic}  # fmt: skip
+    means = {key: sign * round(cell.statistic.mean, 9) for key, (_, cell) in ours.items()}
+    base = ours[BASELINE_ROW][1].statistic if BASELINE_ROW in ours else None
+    found = []
+    for row, cell in zip(paper.rows, cells, strict=True):
+        if row.key not in ours:
+            found.append(cell)
+            continue
+        others = [key for key in means if key not in (row.key, RANDOMIX_ROW)]
+        rival = max(others, key=means.__getitem__, default=None)
+        found.append(replace(
+            cell,
+            best=len(means) > 1 and means[row.key] == max(means.values()),
+            to_baseline=difference(cell.statistic, base) if row.key != BASELINE_ROW else None,
+            rival=ours[rival][0] if rival else "",
+            to_rival=difference(cell.statistic, ours[rival][1].statistic) if rival else None,
+        ))  # fmt: skip
+    return found
+
+
+def _costs(cells: Sequence[ReproducedCell]) -> tuple[list[ReproducedCell], str]:
+    """Training time of an epoch divided by the Baseline's of the same seed on the same hardware."""
+    groups: dict[str, Group] = {c.id.split("/")[1]: c.match.group for c in cells if c.match and c.match.group}
+    measure, seconds = time_measure(groups.values())
+    base = groups.get(BASELINE_ROW)
+    found = []
+    for cell in cells:
+        row = cell.id.split("/")[1]
+        own = cost(groups[row], base, seconds) if row in groups else None
+        found.append(replace(cell, statistic=own, reference=row == BASELINE_ROW and own is not None))
+    return found, measure
+
+
+def _means(
+    paper: PaperTable, cells: Sequence[ReproducedCell], beside: Sequence[ReproducedCell], grid: Grid
+) -> list[ReproducedCell]:
+    """Table 6's Mean: for each seed that all rows with as many candidates have, the mean over these rows."""
+    found = []
+    for row, cell in zip(paper.rows, cells, strict=True):
+        same = [c.statistic for r, c in zip(paper.rows, beside, strict=True) if r.candidates == row.candidates]
+        own = None
+        if all(same):
+            seeds = sorted(set.intersection(*(set(s.by_seed) for s in same)))
+            samples = tuple(Sample(seed, statistics.fmean(s.by_seed[seed] for s in same), same[0].samples[0].record)
+                            for seed in seeds)  # fmt: skip
+            own = Statistic(samples) if samples else None
+        found.append(replace(cell, statistic=own, delta=_delta(own, cell.printed, grid), computed=True))
+    return found
+
+
+def _captions(records: Sequence[RunRecord]) -> Iterator[str]:
+    """What was run, one paragraph for each data set, network and length of training."""
+    kinds: dict[tuple[str, ...], list[RunRecord]] = {}
+    for record in records:
+        recipe = record.config["recipe"]
+        key = (record.dataset, record.model, str(recipe.get("epochs")), str(recipe.get("batch_size")))
+        kinds.setdefault(key, []).append(record)
+    return (caption(kinds[key]) for key in sorted(kinds))
+
+
+def _notes(table: ReproducedTable, matches: Mapping[str, Match], measure: str) -> Iterator[str]:
+    possible = sum(c.exists for c in table.cells)
+    yield (f"{table.filled} of {possible} cells are filled. Paper: as printed. Ours: mean ± sample standard deviation "
+           "(runs) over seeds, of the last epoch; best epochs are in the CSV file.")  # fmt: skip
+    yield ("Δ: ours minus the paper's." if table.has_deltas else
+           "The paper's numbers stand for orientation only: at this scale data and training are others.")  # fmt: skip
+    if any(c.best for c in table.cells):
+        yield "Bold: our best mean of a column, whether or not the difference is larger than the spread over seeds."
+    if any(mark(c, column) for row in table.rows for c, column in zip(row.cells, table.columns, strict=True)):
+        yield ("Marks, by Welch's t-test, p < 0.05, not corrected for many comparisons: * differs from the Baseline, "
+               "† better than the best other method of the column (RandoMix not counted).")  # fmt: skip
+    if any(c.key.endswith(COST) for c in table.columns):
+        yield f"Cost: {measure} of a training epoch divided by the Baseline's of the same seed on the same hardware."
+    if _STATED in [c.id for c in table.cells]:
+        yield _other_weights(matches.get(_PRINTED))
+    partial = {c.run.key: c for c in table.cells if c.match and c.statistic and c.match.missing_seeds}
+    for cell in partial.values():
+        yield f"Not all seeds were run of {table.name(cell)}: {cell.run.command}"
+    groups = {c.run.key: c.match.group for c in table.cells if c.match and c.match.group}
+    lost = sorted({r.run for c, column in _with_columns(table) if c.match and c.match.group
+                   for r in c.match.group.records if _is_null(r, column.metric)})  # fmt: skip
+    if lost:
+        yield f"Not finite, hence left out: values of {', '.join(lost)}."
+    if _differ(groups.values()):
+        yield "Not all runs of a data set saw the same files: their checksums differ."
+    yield from (f"The paper contradicts itself: {c.text}." for c in contradictions() if table.paper.number in c.tables)
+
+
+def mark(cell: ReproducedCell, column: PaperColumn) -> str:
+    """``*`` where a cell differs from the Baseline, ``†`` where it is better than the best other method."""
+    base, rival = cell.to_baseline, cell.to_rival
+    text = "*" if base and base.p_welch is not None and base.p_welch < SIGNIFICANT else ""
+    if rival and rival.p_welch is not None and rival.p_welch < SIGNIFICANT:
+        text += "†" if (rival.mean < 0) == column.lower_is_better else ""
+    return text
+
+
+def _other_weights(found: Match | None) -> str:
+    own = found.statistic("top1") if found else None
+    value = f"{own.mean:.2f} ± {own.std:.2f} ({own.n})" if own and own.std is not None else None
+    value = value or (f"{own.mean:.2f} (1 run)" if own else "not run yet")
+    return (f"RandoMix, CIFAR-100, WRN28-10 is run with weights [3,1,1,1], as section 4.2.1 states. With [4,1,1,1], "
+            f"whose error in Table 5 is the number printed here, ours is: {value}.")  # fmt: skip
+
+
+def _with_columns(table: ReproducedTable) -> Iterator[tuple[ReproducedCell, PaperColumn]]:
+    for row in table.rows:
+        yield from zip(row.cells, table.columns, strict=True)
+
+
+def _is_null(record: RunRecord, metric: str) -> bool:
+    values = record.metrics.get("last", {})
+    return metric in values and values[metric] is None
+
+
+def _differ(groups: Iterable[Group]) -> bool:
+    seen: dict[str, set[str]] = {}
+    for group in groups:
+        for record in group.records:
+            seen.setdefault(record.dataset, set()).add(str(record.data.get("sha256") or record.data.get("checksum")))
+    return any(len(sums) > 1 for sums in seen.values())
