@@ -88,6 +88,23 @@ def marks(svg: str, gid: str) -> list[tuple[float, float]]:
     return found
 
 
+def ticks(svg: str, axis: str) -> tuple[list[float], list[float]]:
+    """Where the numbers of an axis (x, y) stand, and which they are."""
+    space = "{http://www.w3.org/2000/svg}"
+    axes = next(g for g in ElementTree.fromstring(svg).iter(f"{space}g") if g.get("id") == "axes_1")  # 2: colour bar
+    groups = [g for g in axes.iter(f"{space}g") if g.get("id", "").startswith(f"{axis}tick_")]
+    found = [(next(g.iter(f"{space}use")), next(g.iter(f"{space}text")).text or "") for g in groups]
+    known = [(use, float(text)) for use, text in found if re.fullmatch(r"[\d.]+", text)]
+    return [float(use.get(axis, "")) * (1 if axis == "x" else -1) for use, _ in known], [number for _, number in known]
+
+
+def assert_on_axis(svg: str, axis: str, shown: list[float], meant: list[float]) -> None:
+    """``shown`` are the places of ``meant`` between the numbers that the axis bears."""
+    places, numbers = ticks(svg, axis)
+    assert len(numbers) > 1
+    assert_affine([*shown, *places[:5]], [*meant, *numbers[:5]])
+
+
 def assert_affine(shown: list[float], meant: list[float]) -> None:
     """``shown`` is ``meant`` on an axis: the same up to scale and origin, to a few thousandths of the axis."""
     assert len(shown) == len(meant)
@@ -141,20 +158,20 @@ def test_occlusion_curves_begin_at_the_clean_error(drawn, placement: str, first:
         line = max(lines(drawn[f"occlusion_{placement}"], colour), key=len)
         shown += [y for _, y in line]
         meant += [10.0 + shift, *(100 * (1 - (first - shift - step * i) / 200) for i in range(3))]
-        assert_affine([x for x, _ in line], [0.0, 25.0, 50.0, 75.0])
-    assert_affine(shown, meant)
+        assert_on_axis(drawn[f"occlusion_{placement}"], "x", [x for x, _ in line], [0.0, 25.0, 50.0, 75.0])
+    assert_on_axis(drawn[f"occlusion_{placement}"], "y", shown, meant)
 
 
 def test_levels_and_reliability_show_the_counts(drawn) -> None:
     line = max(lines(drawn["level_snr_noise"], RED), key=len)
-    assert_affine([x for x, _ in line], [20, 10, 0])
-    assert_affine([y for _, y in line], [10, 20, 60])
+    assert_on_axis(drawn["level_snr_noise"], "x", [x for x, _ in line], [20, 10, 0])
+    assert_on_axis(drawn["level_snr_noise"], "y", [y for _, y in line], [10, 20, 60])
     grey = [line for line in lines(drawn["reliability"], GREY) if len(line) == 2]
     (diagonal, baseline), (red,) = grey, [line for line in lines(drawn["reliability"], RED) if len(line) == 2]
     shown = [*diagonal, *baseline, *red]
     answers = [0, 100, 100 * 23 / 40, 100 * 118 / 160, 100 * 23 / 40, 100 * 120 / 160]
-    assert_affine([x for x, _ in shown], [0, 100, 90, 96.875, 90, 96.875])
-    assert_affine([y for _, y in shown], answers)
+    assert_on_axis(drawn["reliability"], "x", [x for x, _ in shown], [0, 100, 90, 96.875, 90, 96.875])
+    assert_on_axis(drawn["reliability"], "y", [y for _, y in shown], answers)
     assert {"Baseline, ECE 6.5 %", "RandoMix, ECE 5.5 %"} <= set(texts(drawn["reliability"]))
 
 
@@ -172,7 +189,7 @@ def test_table_5_has_ours_and_the_papers_numbers() -> None:
         shown = marks(svg, "ours") + marks(svg, "paper")
         for axis, metric in enumerate((name.removeprefix("front_"), "occlusion_error")):
             meant = [values[metric].mean for values in ours.values()] + [table.value(r.key, metric) for r in table.rows]
-            assert_affine([point[axis] for point in shown], meant)
+            assert_on_axis(svg, "xy"[axis], [point[axis] for point in shown], meant)
         assert [t for t in texts(svg) if t == "4:1:1:1"] == ["4:1:1:1"] * 2
     alone = figures_tradeoff.table5_figures({"randomix-1111": ours["randomix-1111"]}, paper=False)["front_fgsm_error"]
     assert len(marks(alone, "ours")) == 1
@@ -201,8 +218,8 @@ def test_table_6_marks_mixed_modes_and_sets() -> None:
         shown += marks(svg, f"{gid}-{mode}")
         meant += [ours[r.key].mean if gid == "ours" else table.value(r.key, "top1") for r in rows]
         places += [r.candidates + (0.16 if gid == "ours" else -0.16) for r in rows]
-    assert_affine([y for _, y in shown], meant)
-    assert_affine([x for x, _ in shown], places)
+    assert_on_axis(svg, "y", [y for _, y in shown], meant)
+    assert_on_axis(svg, "x", [x for x, _ in shown], places)
     assert {row.key for row in table.rows[1:]} <= set(texts(svg))
     assert 'id="paper-m"' not in figures_tradeoff.table6_figures(ours, paper=False)["candidates"]
     assert figures_tradeoff.table6_figures({"M": None}, paper=True) == {}
