@@ -2,7 +2,7 @@ from dataclasses import MISSING, fields
 from pathlib import Path
 
 from randomix.engine.schema import RecipeConfig, TrainerConfig
-from randomix.records.identity import EXECUTION, NEUTRAL, config_hash, run_name
+from randomix.records.identity import EXECUTION, NEUTRAL, config_hash, evaluation, run_name
 from tests.support import tiny_config
 
 
@@ -57,3 +57,15 @@ def test_every_default_of_the_schema_is_neutral_or_of_execution():
             if default is MISSING or default is None or field.name in EXECUTION[section]:
                 continue
             assert NEUTRAL[section][field.name] == default, f"{section}.{field.name}"
+
+
+def test_settings_of_evaluators_that_came_later_leave_no_trace_at_their_neutral_values():
+    known = {"clean": {}, "noise": {"sigma": 0.2}, "fgsm": {"eps_255": 8.0}}
+    expected = {"clean": {}, "noise": {"sigma": 0.2}}
+    assert evaluation({}) is None and evaluation({"evaluator": known}) == expected
+    later = known | {name: dict(values) for name, values in NEUTRAL["evaluator"].items()}
+    assert evaluation({"evaluator": later}) == expected
+    assert evaluation({"evaluator": later | {"fgsm": {"eps_255": 4.0, "quantize": False}}}) == expected | {
+        "fgsm": {"eps_255": 4.0}  # as a record has it from before there was quantize
+    }
+    assert evaluation({"evaluator": later | {"fgsm": {"eps_255": 8.0, "quantize": True}}}) != expected
