@@ -111,7 +111,7 @@ def defocus_blur(images: Tensor, parameters: tuple[float, float]) -> Tensor:
     total = torch.zeros(images.shape, dtype=torch.float64, device=images.device)
     for row, column in zip(*(axis.tolist() for axis in kernel.nonzero()), strict=True):
         part = wide[:, row : row + height, column : column + width]
-        total.add_(part, alpha=float(kernel[row, column]))
+        total.add_(part * float(kernel[row, column]))  # not fused: that would depend on the place in memory
     return to_uint8(total)
 
 
@@ -161,7 +161,7 @@ def line_blur(pixels: Tensor, radius: int, sigma: float, degrees: Tensor) -> Ten
             down, right = (directions * distance - 0.5).ceil().long()
             index = ((rows + down).clamp_(0, height - 1) * width + first)[..., None]
             index = index + (columns + right).clamp_(0, width - 1)[:, None]
-            total.add_(flat.index_select(0, index.view(-1)), alpha=weight)
+            total.add_(flat.index_select(0, index.view(-1)).mul_(weight))
     return total.view(pixels.shape)
 
 

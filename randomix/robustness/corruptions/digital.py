@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import math
 
 import torch
 from torch import Tensor
@@ -36,13 +35,13 @@ def saturate(images: Tensor, parameters: tuple[float, float]) -> Tensor:
 
 def contrast(images: Tensor, factor: float) -> Tensor:
     """Draw values towards the mean of their channel."""
-    unit = to_unit(images)
-    mean = unit.mean((1, 2), keepdim=True)
-    return to_uint8(unit.sub_(mean).mul_(factor).add_(mean))
+    area = images.shape[1] * images.shape[2]
+    mean = images.sum((1, 2), keepdim=True).double().div_(255 * area)  # a sum of integers has no order
+    return to_uint8(to_unit(images).sub_(mean).mul_(factor).add_(mean))
 
 
 def pixelate(images: Tensor, share: float) -> Tensor:
-    """Shrink with a box filter and enlarge again, rounded to bytes after each axis as by PIL."""
+    """Shrink with a box filter and enlarge again, width first, rounded to bytes after each axis as by PIL."""
     height, width = images.shape[1:3]
     small = _box(_box(images, 2, max(1, int(width * share))), 1, max(1, int(height * share)))
     return _box(_box(small, 2, width), 1, height)
@@ -108,8 +107,9 @@ def _box(images: Tensor, axis: int, size: int) -> Tensor:
 
 
 def _span(index: int, scale: float, size: int) -> tuple[int, int]:
-    """First and last + 1 of the pixels whose centres lie in the box of output pixel ``index``."""
-    center, half = (index + 0.5) * scale, max(scale, 1) * 0.5
-    inside = [i for i in range(max(0, math.floor(center - half) - 1), min(size, math.ceil(center + half) + 1))
-              if -half < i + 0.5 - center <= half]  # fmt: skip
+    """First and last + 1 of the pixels whose centres lie in the box of output pixel ``index``; PIL's order of sums."""
+    width = max(scale, 1.0)
+    center, half = (index + 0.5) * scale, width * 0.5
+    candidates = range(max(0, int(center - half + 0.5)), min(size, int(center + half + 0.5)))
+    inside = [i for i in candidates if -0.5 < (i - center + 0.5) * (1 / width) <= 0.5]
     return inside[0], inside[-1] + 1

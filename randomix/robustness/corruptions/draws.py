@@ -30,7 +30,7 @@ class ImageRng:
         """(n, *size) int64: 64 random bits each."""
         positions = torch.arange(math.prod(size), device=self.indices.device)
         which = zlib.crc32(f"{self.name}/{self.severity}/{stream}".encode())
-        return hash64(self.seed, which, self.indices[:, None], positions).view(-1, *size)
+        return hash64(self.seed, which, self.indices[:, None], positions).view(len(self.indices), *size)
 
     def uniform(self, stream: str, *size: int, low: float = 0.0, high: float = 1.0) -> Tensor:
         """(n, *size) float32 in (low, high]."""
@@ -40,7 +40,7 @@ class ImageRng:
         """(n, *size) float32, standard normal."""
         count = math.prod(size)
         pairs = normals(self.bits(stream, (count + 1) // 2)).flatten(1)
-        return pairs[:, :count].reshape(-1, *size)
+        return pairs[:, :count].reshape(len(self.indices), *size)
 
     def integers(self, stream: str, stop: int, *size: int) -> Tensor:
         """(n, *size) int64 in 0 .. stop - 1."""

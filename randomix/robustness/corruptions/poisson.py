@@ -18,16 +18,16 @@ _THRESHOLD_BITS, _ALIAS_BITS = 32, 16
 
 def poisson(images: Tensor, photons: int, bits: Tensor) -> Tensor:
     """int64 counts with the means ``photons * images / 255`` (uint8, any shape), from 64 random bits each."""
-    table = _table(photons)
+    table = _table(photons, images.device)
     width = (table.numel() // 256).bit_length() - 1
     column = (bits >> (64 - width)) & ((1 << width) - 1)
-    entry = table.to(images.device).take((images.long() << width) | column)
+    entry = table.take((images.long() << width) | column)
     keep = (bits & ((1 << _THRESHOLD_BITS) - 1)) < (entry >> _ALIAS_BITS)
     return torch.where(keep, column, entry & ((1 << _ALIAS_BITS) - 1))
 
 
 @lru_cache(maxsize=16)
-def _table(photons: int) -> Tensor:
+def _table(photons: int, device: torch.device) -> Tensor:
     """int64 (256 * columns): for the mean of each byte and each column, its threshold above its alias."""
     rates = np.arange(256) / 255 * photons
     columns = 1 << math.ceil(math.log2(photons + 12 * math.sqrt(photons) + 24))  # beyond: less than 2**-60
@@ -37,7 +37,7 @@ def _table(photons: int) -> Tensor:
     probabilities /= probabilities.sum(1, keepdims=True)
     threshold, alias = _alias(probabilities * columns)
     packed = np.rint(threshold * 2.0**_THRESHOLD_BITS).astype(np.int64) << _ALIAS_BITS | alias
-    return torch.from_numpy(packed.ravel())
+    return torch.from_numpy(packed.ravel()).to(device)
 
 
 def _alias(shares: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
