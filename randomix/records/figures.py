@@ -22,7 +22,7 @@ _CURVES = (("top1_error", "Test error (%)"), ("train_loss", "Training loss (mixe
 _CAPTIONS = {
     "curve_top1_error": "Test error by epoch: mean over seeds, band of one standard deviation",
     "curve_train_loss": "Training loss by epoch: mean over seeds, band of one standard deviation",
-    "corruption_map": "Error (%) under each corruption: mean over the five severities and over seeds",
+    "corruption_map": "Error (%) under each corruption: mean over severities and seeds",
     "severity_map": "Error (%) of one method by corruption and severity, mean over seeds",
     "occlusion_clipped": "Error under a block of zeros whose centre is any pixel, by its side; at 0 the clean error",
     "occlusion_inside": "Error under a block of zeros that lies in the image, by its side; at 0 the clean error",

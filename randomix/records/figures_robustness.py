@@ -23,13 +23,10 @@ Points = list[tuple[float, float]]
 def robustness_figures(methods: Sequence[Method]) -> dict[str, str]:
     """SVG text by name of what the runs of comparable methods counted; nothing where there is nothing."""
     figures: dict[str, str] = {}
-    maps = [(label, _corruptions(group)) for label, group in methods]
-    if any(errors for _, errors in maps):
-        found = [(label, errors) for label, errors in maps if errors]
-        figures["corruption_map"] = _corruption_map(found)
-        figures["severity_map"] = _severity_map(
-            *found[-1]
-        )  # RandoMix where it is there: methods are in the paper's order
+    found = [(label, group, errors) for label, group in methods if (errors := _corruptions(group))]
+    if found:
+        figures["corruption_map"] = _corruption_map([(label, errors) for label, _, errors in found])
+        figures["severity_map"] = _severity_map(*found[-1])  # RandoMix where it is there: it is the last in the paper
     for placement in _PLACEMENTS:
         _add(figures, f"occlusion_{placement}", methods, "Side of the block (% of the image's)",
              lambda group, placement=placement: _occlusion(group, placement))  # fmt: skip
@@ -78,9 +75,10 @@ def _corruption_map(found: Sequence[tuple[str, Errors]]) -> str:
     return _map(names, [label for label, _ in found], cells)
 
 
-def _severity_map(label: str, errors: Errors) -> str:
+def _severity_map(label: str, group: Group, errors: Errors) -> str:
     """A row a corruption and a column a severity."""
-    return _map(list(errors), [str(i + 1) for i in range(5)], list(errors.values()), f"{label}: severity")
+    severities = counts(group, "corruptions")[0].get("severities", (1, 2, 3, 4, 5))
+    return _map(list(errors), [str(s) for s in severities], list(errors.values()), f"{label}: severity")
 
 
 def _map(rows: Sequence[str], columns: Sequence[str], cells: Sequence[Sequence[float | None]], title: str = "") -> str:

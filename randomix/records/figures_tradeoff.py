@@ -107,12 +107,14 @@ def _names(axes: Axes, marks: Sequence[Mark]) -> None:
     front = set(pareto_front([mark[1:3] for mark in marks]))
     named = [m for i, m in enumerate(marks) if len(marks) <= _MOST_NAMES or i in front]
     low, high = axes.get_ylim()
-    places = apart([y for _, _, y, _ in named], 0.045 * (high - low))
+    places = apart([y for _, _, y, _ in named], 0.05 * (high - low))
     left, right = axes.get_xlim()
     for (name, x, _, _), place in zip(named, places, strict=True):
         at_edge = x > left + 0.75 * (right - left)
         shift = (right - left) * (-0.025 if at_edge else 0.025)
-        axes.text(x + shift, place, name, ha="right" if at_edge else "left", va="bottom", fontsize=9)  # above the line
+        axes.text(
+            x + shift, place + 0.008 * (high - low), name, ha="right" if at_edge else "left", va="bottom", fontsize=9
+        )  # above the line
 
 
 Set = tuple[str, str, int, float]  # initials, mixed mode, number of candidates, accuracy
