@@ -18,6 +18,8 @@ from typing import Any
 
 import numpy as np
 
+from datasets.corrupted.npy_files import NpyFiles
+from datasets.corrupted.published import cache_folder, roots
 from datasets.formats.pickles import MAX_BYTES, load_batch
 from datasets.integrity import expect_digest
 from datasets.options import channel_values, check_train_size, parse_options
@@ -91,12 +93,14 @@ FORMS = {
 
 
 def build(config: Mapping[str, Any]) -> ArrayData:
-    """CIFAR-10 or CIFAR-100 with options root, train_size, crop_padding, flip, mean, std, verify.
+    """CIFAR-10 or CIFAR-100 with options root, corrupted_root, train_size, crop_padding, flip, mean, std, verify.
 
     CIFAR-100 takes ``labels`` too: fine (100 classes) or coarse (20). Raises DataError for missing or damaged files.
     """
     name = config["name"]
-    options = parse_options(config, extra=("root", "mean", "std", *(["labels"] if name == "cifar100" else [])))
+    options = parse_options(
+        config, extra=("root", "corrupted_root", "mean", "std", *(["labels"] if name == "cifar100" else []))
+    )
     mean, std = channel_values(config, "mean", MEAN), channel_values(config, "std", STD)
     kind = _kind_of_labels(name, config.get("labels", "fine"))
     folder, form = _find(name, config.get("root"))
@@ -127,6 +131,8 @@ def build(config: Mapping[str, Any]) -> ArrayData:
             "md5": files.md5,
             "synthetic": False,
         },
+        published=NpyFiles(f"{TITLES[name]}-C", f"{name}_c", roots(config), test.images, test.labels[LABELS[name][-1]]),
+        cache=cache_folder(config, folder),
     )
 
 

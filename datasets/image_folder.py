@@ -64,7 +64,7 @@ def build(config: Mapping[str, Any]) -> StreamData | ArrayData:
     arrays, left_out = _decode_once(cache, train, test, streaming)
     return ArrayData(
         **common, **arrays, crop_padding=options["crop_padding"], flip=options["flip"],
-        source={**source, "left_out": left_out},
+        source={**source, "left_out": left_out}, cache=cache,
     )  # fmt: skip
 
 

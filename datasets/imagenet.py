@@ -12,6 +12,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
+from datasets.corrupted.class_trees import ClassTrees
+from datasets.corrupted.published import roots
 from datasets.formats.class_folders import ImageFiles, class_names, digest_of, scan
 from datasets.options import check_train_size
 from datasets.places import find_folder, prepare_command
@@ -26,7 +30,7 @@ from randomix.errors import ConfigError, DataError
 
 NUM_TRAIN, NUM_VAL = 1_281_167, 50_000
 SPLITS = {"train": NUM_TRAIN, "val": NUM_VAL}
-_DEFAULTS = {"shards": None, "shuffle_buffer": 512, "verify": True}
+_DEFAULTS = {"corrupted_root": None, "shards": None, "shuffle_buffer": 512, "verify": True}
 SHARD_WORKERS = 4  # of a rank, if nobody says how many: what a step shows must not depend on the machine
 _LIST = Path(__file__).with_name("imagenet_classes.txt")
 
@@ -43,6 +47,8 @@ def build(config: Mapping[str, Any]) -> StreamData:
         raise ConfigError(["dataset.train_size takes single files and dataset.shards has none; leave one of them out"])
     opened = _shards(options) if options["shards"] else _folders(options)
     sources, classes, found = opened
+    val = sources["val"]
+    counts = tuple(np.bincount(val.files.labels).tolist()) if isinstance(val, FileSource) else None
     return StreamData(
         name="imagenet",
         class_names=classes,
@@ -52,6 +58,7 @@ def build(config: Mapping[str, Any]) -> StreamData:
         std=tuple(options["std"]),
         options=stream_options(options),
         source={**found, "checked": "classes and numbers of images" if options["verify"] else None, "synthetic": False},
+        published=ClassTrees("ImageNet-C", "imagenet_c", roots(options), classes, len(val), counts),
     )
 
 

@@ -8,16 +8,20 @@ What is not an image (``datasets.sound.audio``) brings a loader of its own with 
 
 from __future__ import annotations
 
+import functools
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from datasets.corrupted.generated import Generated, require_images
+from datasets.corrupted.published import PublishedImages, cache_folder, require_published
 from randomix.devices import host_tensor, to_device
 from randomix.engine.protocols import Batch
 from randomix.errors import ConfigError
@@ -228,6 +232,8 @@ class ArrayData:
     """A data set in memory: images (N, *S, C) uint8 or int16 and labels (N,), with its training augmentation.
 
     mean, std: per channel, in units of [0, 1] pixels; source: what ``describe`` adds (origin, checksums, synthetic).
+    published: the corrupted test sets that others made of it; cache: where those made here are kept, None for the usual
+    place.
     """
 
     name: str
@@ -241,6 +247,8 @@ class ArrayData:
     crop_padding: int = 0
     flip: bool = False
     source: dict[str, Any] = field(default_factory=dict)
+    published: PublishedImages | None = None
+    cache: Path | None = None
 
     def __post_init__(self) -> None:
         channels = {self.train_images.shape[-1], self.test_images.shape[-1], len(self.mean), len(self.std)}
@@ -292,6 +300,29 @@ class ArrayData:
         if split != "test":
             raise ValueError(f"{self.name} has no split {split!r}, only 'test'")
         return ResidentEvalSet(self.test_images, self.test_labels, self.mean, self.std, torch.device(device))
+
+    def check_corrupted(
+        self, names: Sequence[str], severities: Sequence[int], *, source: str = "official", allow_missing: bool = False
+    ) -> tuple[str, ...]:
+        """Those of ``names`` that are there; raises DataError for files that are missing or damaged, ConfigError."""
+        if source == "official":
+            return require_published(self.name, self.published).check(names, severities, allow_missing)
+        require_images(self.name, self.test_images.shape[1:], self.test_images.dtype)
+        return tuple(names)
+
+    def corrupted_set(
+        self, device: torch.device, corruption: str, severity: int, *, source: str = "official", seed: int = 0
+    ) -> ResidentEvalSet:
+        """The test images under a corruption, published ("official") or "generated" with ``seed``."""
+        if source == "official" and self.published is not None:
+            images, labels = self.published.cell(corruption, severity)
+        else:
+            images, labels = self._generated.cell(corruption, severity, seed), self.test_labels
+        return ResidentEvalSet(images, labels, self.mean, self.std, torch.device(device))
+
+    @functools.cached_property
+    def _generated(self) -> Generated:
+        return Generated(self.name, self.test_images, self.cache or cache_folder({}))
 
     def describe(self) -> dict[str, Any]:
         """Source, checksums and sizes, for the record of a run; no paths."""

@@ -17,7 +17,10 @@ from typing import Any
 import numpy as np
 
 from datasets.cache import cached_arrays
+from datasets.corrupted.class_trees import ClassTrees
+from datasets.corrupted.published import roots
 from datasets.formats import tiny_tree
+from datasets.formats.class_folders import ImageFiles
 from datasets.formats.decoding import decode_rgb
 from datasets.formats.tiny_tree import Photo, Tree
 from datasets.options import channel_values, check_train_size, is_count, parse_options
@@ -35,12 +38,12 @@ DECODER = 1  # to be raised when this code decodes to other pixels
 
 
 def build(config: Mapping[str, Any]) -> ArrayData:
-    """Tiny-ImageNet with options root, cache, workers, train_size, crop_padding, flip, mean, std, verify.
+    """Tiny-ImageNet with the options of ``configs/dataset/tiny_imagenet.yaml``.
 
     Raises DataError for what is missing, damaged or (with ``verify``) not the official set, StorageError where the
     cache cannot be written.
     """
-    options = parse_options(config, extra=("root", "cache", "workers", "mean", "std"))
+    options = parse_options(config, extra=("root", "corrupted_root", "cache", "workers", "mean", "std"))
     mean, std = channel_values(config, "mean", MEAN), channel_values(config, "std", STD)
     workers = _workers(config.get("workers"))
     folder = find_folder(NAME, config.get("root"), (FOLDER, "."), _is_tree)
@@ -70,6 +73,8 @@ def build(config: Mapping[str, Any]) -> ArrayData:
             "sha256_of_names_and_sizes": tree.digest(),
             "synthetic": False,
         },
+        published=_published(tree, config, workers),
+        cache=_cache(tree, config.get("cache")),
     )
 
 
@@ -100,11 +105,28 @@ def _verify(tree: Tree, verify: bool, fix: str) -> str | bool:
     return False
 
 
+def _published(tree: Tree, config: Mapping[str, Any], workers: int) -> ClassTrees:
+    """Tiny-ImageNet-C."""
+    counts = np.bincount([photo.label for photo in tree.val], minlength=len(tree.wnids)).tolist()
+
+    def pixels(files: ImageFiles) -> np.ndarray:
+        photos = [Photo("", files.path(index), int(label), 0, 0) for index, label in enumerate(files.labels)]
+        return decode(photos, workers, prepare_command("tiny_imagenet_c", config.get("corrupted_root")))
+
+    return ClassTrees(
+        "Tiny-ImageNet-C", "tiny_imagenet_c", roots(config), tree.wnids, sum(counts), tuple(counts), pixels
+    )
+
+
+def _cache(tree: Tree, cache: str | None) -> Path:
+    return Path(cache).expanduser() if cache else Path(os.path.abspath(tree.folder)).parent / ".randomix-cache"
+
+
 def _decoded(tree: Tree, cache: str | None, workers: int, fix: str) -> dict[str, np.ndarray]:
     """The images of both splits, (N, 64, 64, 3) uint8, decoded now or before."""
     digest, count = tree.digest(), len(tree.train) + len(tree.val)
-    base = Path(cache).expanduser() if cache else Path(os.path.abspath(tree.folder)).parent / ".randomix-cache"
-    folder = base / f"{NAME}-{digest[:8]}"  # by content, not by path: a copy that kept its times finds it too
+    name = f"{NAME}-{digest[:8]}"  # by content, not by path: a copy that kept its times finds it too
+    folder = _cache(tree, cache) / name
 
     def make() -> dict[str, np.ndarray]:
         print(f"{NAME}: decoding {count} images into {folder}, once", file=sys.stderr)

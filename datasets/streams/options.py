@@ -43,6 +43,7 @@ def _numbers(count: int, test: Callable[[Sequence[float]], bool]) -> Callable[[A
 _CHECKS: dict[str, Check] = {
     "root": (_text, "null or a folder"),
     "cache": (_text, "null or a folder"),
+    "corrupted_root": (_text, "null or a folder"),
     "shards": (_text, "null, a folder or the beginning of a URL"),
     "train_folder": (_text, "the name of a folder"),
     "test_folder": (_text, "the name of a folder"),

@@ -7,20 +7,25 @@ from __future__ import annotations
 
 import contextlib
 import sys
-from collections.abc import Generator
-from dataclasses import dataclass, field
-from typing import Any, ClassVar, NamedTuple, Protocol
+from collections.abc import Callable, Generator, Sequence
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Protocol
 
 import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from datasets.corrupted.generated import require_images
+from datasets.corrupted.published import require_published
 from datasets.streams.crops import DRAWS, CentreCrop, RandomCrop
 from datasets.streams.workers import check_shared_memory, ranks_here, read_ahead, start_fork_server
 from randomix.engine.protocols import Batch
 from randomix.errors import ConfigError, DataError
 from randomix.rng import StepRng
+
+if TYPE_CHECKING:
+    from datasets.corrupted.class_trees import ClassTrees
 
 _PIXELS = 64 * 224**2  # of a batch of evaluation
 _WARNINGS = 10  # lines about single files; more are only counted
@@ -193,13 +198,18 @@ class StreamTrainLoader:
 
 
 class StreamEvalSet:
-    """Held-out images, decoded anew for each evaluation: the central crop, pixels in [0, 1], each exactly once."""
+    """Held-out images, decoded anew for each evaluation: the central crop, pixels in [0, 1], each exactly once.
+
+    change: what is done to the crops of a batch (n, S, S, 3) uint8, with their indices (n,), on the device.
+    """
 
     value_range = (0.0, 1.0)
 
-    def __init__(self, data: StreamData, device: torch.device) -> None:
+    def __init__(
+        self, data: StreamData, device: torch.device, change: Callable[[Tensor, Tensor], Tensor] | None = None
+    ) -> None:
         self.num_samples = data.num_test
-        self._data, self._device = data, device
+        self._data, self._device, self._change = data, device, change
         self._mean = torch.tensor(data.mean, device=device).view(-1, 1, 1)
         self._std = torch.tensor(data.std, device=device).view(-1, 1, 1)
 
@@ -211,6 +221,8 @@ class StreamEvalSet:
         with _decode(self._data.test.evaluation(options, share), options, batch_size, self._device) as items:
             for item in items:
                 images, labels, indices = (part.to(self._device, non_blocking=True) for part in item[:3])
+                if self._change is not None:
+                    images = self._change(images, indices)
                 yield Batch(images.permute(0, 3, 1, 2).float().div_(255), labels, indices)
 
     def normalise(self, inputs: Tensor) -> Tensor:
@@ -231,6 +243,7 @@ class StreamData:
     """A data set that is read while it is used: RGB images with labels from two sources.
 
     mean, std: per channel, in units of [0, 1] pixels; source: what ``describe`` adds (origin, sizes, synthetic).
+    published: the corrupted test sets that others made of it.
     """
 
     name: str
@@ -241,6 +254,7 @@ class StreamData:
     std: tuple[float, ...]
     options: StreamOptions
     source: dict[str, Any] = field(default_factory=dict)
+    published: ClassTrees | None = None
 
     @property
     def num_classes(self) -> int:
@@ -290,6 +304,32 @@ class StreamData:
         if split != "test":
             raise ValueError(f"{self.name} has no split {split!r}, only 'test'")
         return StreamEvalSet(self, torch.device(device))
+
+    def check_corrupted(
+        self, names: Sequence[str], severities: Sequence[int], *, source: str = "official", allow_missing: bool = False
+    ) -> tuple[str, ...]:
+        """Those of ``names`` that are there; raises DataError for folders that are missing or wrong, ConfigError."""
+        if source == "official":
+            return require_published(self.name, self.published).check(names, severities, allow_missing)
+        require_images(self.name, (*self.sample_shape[1:], 3))
+        return tuple(names)
+
+    def corrupted_set(
+        self, device: torch.device, corruption: str, severity: int, *, source: str = "official", seed: int = 0
+    ) -> StreamEvalSet:
+        """The test images under a corruption, published ("official"), or "generated" from each batch's crops."""
+        if source == "official" and self.published is not None:
+            from datasets.streams.file_stream import FileSource  # it needs this module
+
+            files = FileSource(self.published.files(corruption, severity))
+            options = replace(self.options, resize=self.options.size)  # they were cropped before they were corrupted
+            return StreamEvalSet(replace(self, test=files, options=options), torch.device(device))
+        from randomix.robustness import corruptions
+
+        def change(images: Tensor, indices: Tensor) -> Tensor:
+            return corruptions.corrupt(images, corruption, severity, seed=seed, indices=indices)
+
+        return StreamEvalSet(self, torch.device(device), change)
 
     def describe(self) -> dict[str, Any]:
         """Source and sizes, for the record of a run; no paths."""

@@ -149,6 +149,7 @@ RULES: dict[str, dict[str, Rule]] = {
     "dataset": {
         "name": TEXT,
         "root": optional(TEXT),
+        "corrupted_root": optional(TEXT),
         "cache": optional(TEXT),
         "workers": optional(Rule(int, "of at least 0", lambda v: v >= 0)),
         "on_bad_sample": choice("error", "skip"),
@@ -250,6 +251,17 @@ RULES: dict[str, dict[str, Rule]] = {
         "eps_255": LEVELS,
         "version": choice("standard", "plus"),
         "seed": SEED,
+    },
+    "evaluator.corruptions": {
+        "source": choice("official", "generated"),
+        "names": Rule(
+            str | list[str],
+            "that is all or standard, or a list of corruptions",
+            lambda v: bool(v) and (isinstance(v, list) or v in ("all", "standard")),
+        ),
+        "severities": Rule(list[int], "from 1 to 5, each once", lambda v: 0 < len(v) == len({*v} & {1, 2, 3, 4, 5})),
+        "seed": SEED,
+        "allow_missing": FLAG,
     },
     "evaluator.fgsm": {
         "eps_255": LEVELS,

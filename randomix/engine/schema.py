@@ -80,6 +80,7 @@ class EvalDatasetConfig:
     """Where the data are now; everything else about them is what the run was trained with."""
 
     root: str | None = None  # null: where the run found them
+    corrupted_root: str | None = None  # folder of published corrupted test sets; null: as the run had it
     cache: str | None = None  # folder of decoded arrays; null: as the run had it
     shards: str | None = None  # folder or URL of the shards; null: as the run had it
     workers: int | None = None  # processes that decode; null: as the run had it

@@ -12,7 +12,7 @@ from typing import Any
 EXECUTION = {
     "trainer": {"device", "compile", "nproc", "threads", "resume", "eval_every_epochs", "checkpoint_every_epochs",
                 "keep_last", "eval_batch_size", "timeout_minutes"},
-    "dataset": {"root", "cache", "workers", "on_bad_sample", "max_bad_share"},
+    "dataset": {"root", "corrupted_root", "cache", "workers", "on_bad_sample", "max_bad_share"},
     "recipe": {"name"},
     "mixer": {"label"},
 }  # fmt: skip
@@ -27,6 +27,8 @@ NEUTRAL = {
     "trainer": {"precision": "auto", "deterministic": False},
     "dataset": {"verify": True},
     "evaluator": {"autoattack": {"eps_255": 8.0, "version": "standard", "seed": 0},
+                  "corruptions": {"source": "official", "names": "all", "severities": [1, 2, 3, 4, 5], "seed": 0,
+                                  "allow_missing": False},
                   "fgsm": {"eps_255": 8.0, "quantize": False},
                   "fgsm_sound": {"eps": [0.0005, 0.001, 0.002, 0.005, 0.01]},
                   "occlusion_sweep": {"blocks": [0.125, 0.25, 0.375, 0.5, 0.625, 0.75, 0.875],

@@ -20,6 +20,7 @@ from randomix.errors import ConfigError
 from randomix.robustness.accuracy import clean, validation
 from randomix.robustness.attacked import fgsm, fgsm_sound, pgd
 from randomix.robustness.autoattack import autoattack, autoattack_problems
+from randomix.robustness.corrupted import corruption_problems, corruptions
 from randomix.robustness.measure import Cells, Measure, Outcome
 from randomix.robustness.perturbed import (
     noise,
@@ -34,6 +35,7 @@ from randomix.robustness.perturbed import (
 EVALUATORS: dict[str, Callable[..., Outcome]] = {
     "autoattack": autoattack,
     "clean": clean,
+    "corruptions": corruptions,
     "fgsm": fgsm,
     "fgsm_sound": fgsm_sound,
     "noise": noise,
@@ -46,6 +48,7 @@ EVALUATORS: dict[str, Callable[..., Outcome]] = {
 # What does not fit the data, found before training: (settings, data) -> one line a problem.
 PROBLEMS: dict[str, Callable[[Mapping[str, Any], Data], list[str]]] = {
     "autoattack": autoattack_problems,
+    "corruptions": corruption_problems,
     "fgsm_sound": lambda _, data: sound_problems("fgsm_sound", data),
     "occlusion": lambda options, data: occlusion_problems(options, data.input_shape),
     "occlusion_sweep": lambda options, data: sweep_problems(options, data.input_shape),

@@ -1,0 +1,94 @@
+"""The evaluator of corrupted test sets."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+from randomix.engine.evaluate import EvalResult
+from randomix.engine.protocols import Data
+from randomix.robustness.corruptions import CORRUPTIONS, STANDARD, VERSION
+from randomix.robustness.corruptions.frost import frost_source
+from randomix.robustness.measure import Cell, Measure, Outcome
+
+SOURCES = ("official", "generated")
+SEVERITIES = (1, 2, 3, 4, 5)
+
+
+def corruptions(
+    measure: Measure,
+    *,
+    source: str = "official",
+    names: str | Sequence[str] = "all",
+    severities: Sequence[int] = SEVERITIES,
+    seed: int = 0,
+    allow_missing: bool = False,
+) -> Outcome:
+    """Top-1 errors in percent under corruptions: means over severities of one, then over all of a set of them.
+
+    Metrics: corruption_error over the 15 standard ones, corruption_error_19 over all, where these are complete, and
+    corruption_NAME_error. counts: ``matrix``, for each corruption the correct ones at each of ``severities``.
+    """
+    data = measure.data
+    if data is None:
+        raise ValueError("the evaluator corruptions needs the data set's corrupted test sets: pass data=")
+    there = data.check_corrupted(_chosen(names), severities, source=source, allow_missing=allow_missing)
+
+    def at(name: str, severity: int) -> EvalResult:
+        def compute() -> Cell:
+            corrupted = data.corrupted_set(measure.world.device, name, severity, source=source, seed=seed)
+            return replace(measure, eval_set=corrupted)(), []
+
+        return measure.kept(f"{name}/{severity}", compute)[0]
+
+    results = {name: [at(name, severity) for severity in severities] for name in there}
+    counts: dict[str, Any] = {
+        "total": next(iter(results.values()))[0].total,
+        "source": source,
+        "severities": list(severities),
+        "matrix": {name: [result.correct1 for result in row] for name, row in results.items()},
+    }
+    if source == "generated":
+        counts |= {"generator": VERSION, "seed": seed}
+        counts |= {"frost": frost_source()} if "frost" in there else {}
+    return mean_errors(counts["matrix"], counts["total"]), counts
+
+
+def mean_errors(matrix: Mapping[str, Sequence[int]], total: int) -> dict[str, float]:
+    """The metrics of correct ones by corruption and severity, of ``total`` images each: errors in percent."""
+    shares = {name: statistics.fmean((total - correct) / total for correct in row) for name, row in matrix.items()}
+    means = {
+        metric: 100.0 * statistics.fmean(shares[name] for name in complete)
+        for metric, complete in (("corruption_error", STANDARD), ("corruption_error_19", CORRUPTIONS))
+        if shares.keys() >= set(complete)
+    }
+    return means | {f"corruption_{name}_error": 100.0 * share for name, share in shares.items()}
+
+
+def corruption_problems(options: Mapping[str, Any], data: Data) -> list[str]:
+    """What is wrong with the settings; raises DataError for files that are missing or damaged."""
+    if len(data.input_shape) != 3:
+        return [f"evaluators has corruptions, which is for images (C, H, W); the samples of {data.name} are "
+                f"{data.input_shape}"]  # fmt: skip
+    source, severities = options.get("source", "official"), options.get("severities", SEVERITIES)
+    names, problems = _chosen(options.get("names", "all")), []
+    if unknown := [name for name in names if name not in CORRUPTIONS]:
+        problems.append(f"evaluator.corruptions.names has {', '.join(map(repr, unknown))}, expected all, standard or "
+                        f"some of {', '.join(CORRUPTIONS)}")  # fmt: skip
+    if not names or len(set(names)) != len(names):
+        problems.append("evaluator.corruptions.names: expected one corruption or more, each once")
+    if source not in SOURCES:
+        problems.append(f"evaluator.corruptions.source is {source!r}, expected {' or '.join(SOURCES)}")
+    if not severities or len(set(severities)) != len(severities) or set(severities) - set(SEVERITIES):
+        problems.append(f"evaluator.corruptions.severities is {severities!r}, expected some of 1 to 5, each once")
+    if not problems:
+        data.check_corrupted(names, severities, source=source, allow_missing=options.get("allow_missing", False))
+    return problems
+
+
+def _chosen(names: str | Sequence[str]) -> tuple[str, ...]:
+    if isinstance(names, str):
+        return {"all": CORRUPTIONS, "standard": STANDARD}.get(names, (names,))
+    return tuple(names)
