@@ -1,5 +1,6 @@
 """Arrays kept on disk: made once, checked each time, never half there. And where data sets are looked for."""
 
+import hashlib
 import json
 import multiprocessing
 import os
@@ -80,16 +81,33 @@ def test_damaged_it_is_made_anew(tmp_path, damage):
     assert same(cached_arrays(tmp_path / "c", SOURCE, make)) and make.calls == 1
 
 
-def test_objects_are_never_unpickled(tmp_path):
-    cached_arrays(tmp_path / "c", SOURCE, Maker())
-    np.save(tmp_path / "c" / "images.npy", np.array([print], dtype=object), allow_pickle=True)
-    manifest = json.loads((tmp_path / "c" / MANIFEST).read_text())
-    import hashlib
+class Payload:
+    """Makes a file when it is unpickled."""
 
-    manifest["sha256"]["images"] = hashlib.sha256((tmp_path / "c" / "images.npy").read_bytes()).hexdigest()
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self):
+        return Path.touch, (self.path,)
+
+
+@pytest.mark.parametrize("mapped", [True, False])
+def test_objects_are_never_unpickled(tmp_path, monkeypatch, mapped):
+    cached_arrays(tmp_path / "c", SOURCE, Maker())
+    file, touched = tmp_path / "c" / "images.npy", tmp_path / "touched"
+    np.save(file, np.array([Payload(touched)], dtype=object), allow_pickle=True)
+    manifest = json.loads((tmp_path / "c" / MANIFEST).read_text())
+    manifest["sha256"]["images"] = hashlib.sha256(file.read_bytes()).hexdigest()
     (tmp_path / "c" / MANIFEST).write_text(json.dumps(manifest))
+    real = np.load
+    if not mapped:  # mapping refuses objects by itself: without it, allow_pickle alone stands between
+        monkeypatch.setattr(np, "load", lambda path, mmap_mode, **options: real(path, **options))
     make = Maker()
     assert same(cached_arrays(tmp_path / "c", SOURCE, make)) and make.calls == 1
+    assert not touched.exists()
+    np.save(file, np.array([Payload(touched)], dtype=object), allow_pickle=True)
+    real(file, allow_pickle=True)
+    assert touched.exists()  # it would have been seen
 
 
 def _ask(folder: Path, log: Path) -> None:
