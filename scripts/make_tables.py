@@ -1,7 +1,9 @@
 """Tables, figures and a page from recorded runs: python scripts/make_tables.py outputs/demo --out outputs/demo/report.
 
 Reads every record below the given folders, prints one table for each setting and writes below --out:
-tables/*.{md,tex,csv,html}, figures/*.svg, page/index.html and, if the records lie elsewhere, records/.
+tables/*.{md,tex,csv,html}, figures/*.svg, page/index.html and, if the records lie elsewhere, records/. With grids
+(--grid, or grid/*.json below --out) the paper's Tables 1-6 come first, in tables/{paper,demo}/: the records that fill
+their cells are not tabulated a second time by setting.
 The same records give the same bytes. Exit codes: 0 done, 2 no records or a wrong argument, 5 a file cannot be written.
 """
 
@@ -21,13 +23,16 @@ sys.path.insert(0, str(CHECKOUT))
 
 from randomix.errors import USER, StorageError  # noqa: E402
 from randomix.files import storage_errors, write_atomic  # noqa: E402
-from randomix.records import render, store  # noqa: E402
-from randomix.records.page import standalone_table, to_page  # noqa: E402
+from randomix.records import grid as grids  # noqa: E402
+from randomix.records import render, reproduced_text, store  # noqa: E402
+from randomix.records.page import standalone_paper_table, standalone_table, to_page, unique_records  # noqa: E402
 from randomix.records.record import RunRecord  # noqa: E402
+from randomix.records.reproduced import ReproducedTable, reproduce  # noqa: E402
 from randomix.records.tables import Table, build_tables  # noqa: E402
 
 SHEET_MIXERS = ("mixup", "cutmix", "fmix", "resizemix")
-_GENERATED = re.compile(r".*-[0-9a-f]{8}(-\w+)?\.(md|tex|csv|html|svg)")
+_GENERATED = re.compile(r".*-[0-9a-f]{8}(-\w+)?\.(md|tex|csv|html|svg)|(paper|demo|smoke)-table\d-\w+\.svg")
+_OF_PAPER = re.compile(r"table\d\.(md|tex|csv|html)")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -38,8 +43,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     missing = [str(r) for r, own in zip(options.roots, inside, strict=True) if not r.exists() and not own]
     if missing:
         return _fail(f"no such folder: {', '.join(missing)}")
-    skip = [] if any(inside) else [out]  # copies that an earlier call made there are not sources
+    folder = options.grid or out / "grid"
+    if options.grid and not folder.is_dir():
+        return _fail(f"--grid {folder}: no such folder")
+    skip = [folder] if any(inside) else [out, folder]  # copies that an earlier call made there are not sources
     records, warnings = store.load(options.roots, skip=skip)
+    reproduced = _reproduced(folder, records, warnings)
     for line in warnings:
         print(f"warning: {line}", file=sys.stderr)
     if not records and (warnings or not all(inside)):
@@ -50,17 +59,37 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if records and unknown:
         return _fail(f"--metrics {' '.join(unknown)}: not in the records; choose from {', '.join(known)}")
     try:
-        tables = build_tables(records, options.metrics)
+        used = {r.path for r in unique_records((), reproduced)}
+        tables = build_tables([r for r in records if r.path not in used], options.metrics)
         with storage_errors(out):
-            page = _write(tables, _place(records, out), out, options)
+            page = _write(reproduced, tables, _place(records, out), out, options)
     except StorageError as error:
         return _fail(str(error), error.exit_code)
     for table in tables:
         print(render.to_terminal(table))
-    if not tables:
+    for table in reproduced:
+        print(f"{table.title}: {table.filled} cells filled, see {_paper_base(table, out)}.md")
+    if not records:
         print("no runs yet: the page says how to make some")
     print(f"page: {page}")
     return 0
+
+
+def _reproduced(folder: Path, records: Sequence[RunRecord], warnings: list[str]) -> list[ReproducedTable]:
+    """The paper's tables at each scale that has a grid and, but for the paper's own scale, at least one number."""
+    found = []
+    for scale in grids.SCALES:
+        path = folder / f"{scale}.json"
+        if not path.is_file():
+            continue
+        grid, lines = grids.read(path)
+        warnings += lines
+        if grid is not None and grid.scale != scale:
+            warnings.append(f"{path}: left out: its scale is {grid.scale}, its name says {scale}")
+        elif grid is not None:
+            tables = reproduce(grid, records)
+            found += tables if scale == grids.PAPER or any(t.filled for t in tables) else []
+    return found
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -70,13 +99,21 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--title", default="RandoMix benchmark", help="of the page")
     parser.add_argument("--metrics", nargs="+", metavar="NAME", help="columns, for example top1_error ece; "
                         "default: all errors that were measured")  # fmt: skip
+    parser.add_argument("--grid", type=Path, metavar="DIR", help="folder with grids of the paper's tables, "
+                        "SCALE.json, by scripts/reproduce.py; default: grid below --out, if there is one")  # fmt: skip
     parser.add_argument("--sheet", choices=("auto", "never"), default="auto",
                         help="draw mixed images with scripts/show_mixes.py where torch and the data are at hand "
                         "(default), or never; a sheet that is there is kept")  # fmt: skip
     return parser
 
 
-def _write(tables: Sequence[Table], places: dict[Path, Path], out: Path, options: argparse.Namespace) -> Path:
+def _write(
+    reproduced: Sequence[ReproducedTable],
+    tables: Sequence[Table],
+    places: dict[Path, Path],
+    out: Path,
+    options: argparse.Namespace,
+) -> Path:
     """Write all files below ``out``; returns the page's path. ``places``: where each record lies, by its store path."""
 
     def linked(folder: Path) -> render.Link:
@@ -84,21 +121,35 @@ def _write(tables: Sequence[Table], places: dict[Path, Path], out: Path, options
 
     figures = _figures(tables)
     files: dict[Path, str] = {}
+    for table in reproduced:
+        base = _paper_base(table, out)
+        link = linked(base.parent)
+        files[Path(f"{base}.md")] = reproduced_text.to_markdown(table, link)
+        files[Path(f"{base}.tex")] = reproduced_text.to_latex(table)
+        files[Path(f"{base}.csv")] = reproduced_text.to_csv(table, link)
+        files[Path(f"{base}.html")] = standalone_paper_table(table, link)
     for table in tables:
         base, link = out / "tables" / table.slug, linked(out / "tables")
         files[Path(f"{base}.md")] = render.to_markdown(table, link)
         files[Path(f"{base}.tex")] = render.to_latex(table)
         files[Path(f"{base}.csv")] = render.to_csv(table, link)
         files[Path(f"{base}.html")] = standalone_table(table, link)
-        for name, svg in figures.get(table.slug, {}).items():
-            files[out / "figures" / f"{table.slug}-{name}.svg"] = _standalone_figure(svg)
-    sheets = _sheets(tables, out) if options.sheet == "auto" else {}
+    for slug, drawn in figures.items():
+        for name, svg in drawn.items():
+            files[out / "figures" / f"{slug}-{name}.svg"] = _standalone_figure(svg)
+    sheets = _sheets(unique_records(tables, reproduced), out) if options.sheet == "auto" else {}
     page = out / "page" / "index.html"
-    files[page] = to_page(options.title, tables, figures, linked(page.parent), sheets=sheets, command=_command(options))
+    files[page] = to_page(options.title, tables, figures, linked(page.parent), reproduced=reproduced, sheets=sheets,
+                          command=_command(options))  # fmt: skip
     for path, text in files.items():
         write_atomic(path, text, durable=False, parents=True)  # can be made again
     _remove_stale(out, set(files))
     return page
+
+
+def _paper_base(table: ReproducedTable, out: Path) -> Path:
+    """``out/tables/paper/table1``: where its files lie, without their suffix."""
+    return out / "tables" / table.scale / table.paper.slug
 
 
 def _place(records: Sequence[RunRecord], out: Path) -> dict[Path, Path]:
@@ -129,10 +180,10 @@ def _standalone_figure(svg: str) -> str:
     return standalone(svg)
 
 
-def _sheets(tables: Sequence[Table], out: Path) -> dict[str, str]:
+def _sheets(records: Sequence[RunRecord], out: Path) -> dict[str, str]:
     """Sheets of mixed images by data set, addressed from the page; one line on each that cannot be drawn."""
     sheets = {}
-    for name in dict.fromkeys(t.setting.groups[0].dataset for t in tables):
+    for name in dict.fromkeys(r.dataset for r in records):
         path = out / "figures" / f"mixes-{name}.png"
         reason = None if path.is_file() else _draw_sheet(name, path)
         if reason is None:
@@ -158,9 +209,11 @@ def _draw_sheet(name: str, path: Path) -> str | None:
 
 def _remove_stale(out: Path, written: set[Path]) -> None:
     """Remove tables and figures of settings that the records no longer have."""
-    for folder in (out / "tables", out / "figures"):
+    folders = {out / "tables": _GENERATED, out / "figures": _GENERATED}
+    folders |= {out / "tables" / scale: _OF_PAPER for scale in grids.SCALES}
+    for folder, names in folders.items():
         for path in sorted(folder.iterdir() if folder.is_dir() else ()):
-            if path not in written and _GENERATED.fullmatch(path.name):
+            if path not in written and names.fullmatch(path.name):
                 path.unlink()
                 print(f"removed {path}: no record is behind it", file=sys.stderr)
 

@@ -74,11 +74,6 @@ class Match:
             return None
         return self.group.metric(metric, checkpoint, lambda record: self.run.measures(record, metric))
 
-    @property
-    def missing_seeds(self) -> list[int]:
-        """Seeds of the grid without a record."""
-        return sorted(set(self.run.seeds) - set(self.group.seeds if self.group else ()))
-
 
 def match(grid: Grid, records: Iterable[RunRecord]) -> dict[str, Match]:
     """The run of each cell with its records. One whose configuration has another hash than it says fills none."""

@@ -8,10 +8,17 @@ STYLE = """
 * { box-sizing: border-box; }
 body { margin: 0; background: var(--paper); color: var(--ink);
   font: 16px/1.5 system-ui, "Liberation Sans", sans-serif; }
-main, header, footer { max-width: 72rem; margin: 0 auto; padding: 0 1.25rem; }
+main, header, footer { max-width: 80rem; margin: 0 auto; padding: 0 1.25rem; }
 header { padding-top: 2rem; }
 h1 { font-size: 1.8rem; line-height: 1.2; margin: 0 0 .5rem; }
-h2 { font-size: 1.25rem; margin: 2.5rem 0 .75rem; overflow-wrap: anywhere; }
+h2, h3 { font-size: 1.25rem; margin: 2.5rem 0 .75rem; overflow-wrap: anywhere; }
+h2.group { font-size: 1.5rem; margin-top: 3.5rem; padding-bottom: .3rem; border-bottom: 2px solid var(--line); }
+nav h2 { font-size: 1rem; margin: 1rem 0 .25rem; }
+nav ul { margin: .25rem 0; padding-left: 1.25rem; }
+nav li { overflow-wrap: anywhere; }
+.skip { position: absolute; left: -100vw; }
+.skip:focus { left: .5rem; top: .5rem; z-index: 2; padding: .5rem .75rem; background: var(--paper); }
+.unseen { position: absolute; width: 1px; height: 1px; overflow: hidden; clip-path: inset(50%); white-space: nowrap; }
 p { margin: .5rem 0; max-width: 48rem; }
 a { color: var(--link); }
 code, pre { font-family: ui-monospace, "Liberation Mono", monospace; font-size: .9em; }
@@ -24,8 +31,20 @@ table { border-collapse: collapse; width: 100%; font-variant-numeric: tabular-nu
 .what { font-size: .9rem; max-width: 60rem; }
 th, td { padding: .5rem .75rem; text-align: left; vertical-align: top; border-top: 1px solid var(--line); }
 thead th { border-top: 0; padding: 0; vertical-align: bottom; }
-tbody th { font-weight: 600; position: sticky; left: 0; background: var(--paper); }
-thead th:first-child { position: sticky; left: 0; z-index: 1; background: var(--paper); }
+tbody th { font-weight: 600; position: sticky; left: 0; background: var(--paper);
+  box-shadow: inset 0 1px var(--line); }
+thead tr:first-child th:first-child { position: sticky; left: 0; z-index: 1; background: var(--paper); }
+th.group { padding: .5rem .75rem .1rem; font-size: .9rem; white-space: nowrap; }
+th.first, td.first, th.group { border-left: 1px solid var(--line); }
+thead tr + tr th { border-top: 0; }
+.paper th, .paper td, .paper thead button { padding: .4rem .5rem; font-size: .9rem; white-space: nowrap; }
+.paper thead th[aria-sort] { padding: 0; }
+.paper details p, .paper details code { white-space: normal; }
+tr.part th { font-weight: 400; font-size: .85rem; color: var(--soft); background: var(--panel); }
+tr.part span { position: sticky; left: .75rem; }
+sup { margin-left: .15em; line-height: 0; }
+td details code { display: block; margin: .3rem 0 0; width: 18rem; max-width: 70vw; font-size: .8rem;
+  overflow-wrap: anywhere; }
 thead button { all: unset; box-sizing: border-box; display: block; width: 100%; height: 100%; padding: .5rem .75rem;
   font-weight: 600; font-size: .9rem; cursor: pointer; }
 thead button:focus-visible, summary:focus-visible, a:focus-visible, .scroll:focus-visible {
@@ -60,7 +79,9 @@ footer { color: var(--soft); font-size: .85rem; margin-top: 3rem; padding-bottom
   main, header, footer { padding-left: .75rem; padding-right: .75rem; }
   h1 { font-size: 1.45rem; }
   th, td, thead button { padding: .4rem .45rem; font-size: .85rem; }
-  thead button { font-size: .75rem; line-height: 1.3; }
+  thead button, .paper thead button { font-size: .75rem; line-height: 1.3; }
+  .paper tbody th { white-space: normal; max-width: 8rem; }
+  .paper tr.part th { max-width: none; }
   td small { display: block; }
   tbody th { max-width: 7rem; overflow-wrap: break-word; }
   .records tbody th { max-width: none; position: static; }
@@ -71,7 +92,8 @@ footer { color: var(--soft); font-size: .85rem; margin-top: 3rem; padding-bottom
 
 SCRIPT = """
 for (const table of document.querySelectorAll('table.sortable')) {
-  const heads = [...table.tHead.rows[0].cells], body = table.tBodies[0], original = [...body.rows];
+  const heads = [...table.tHead.querySelectorAll('th[aria-sort]')];  // below spanning heads the order is the same
+  const bodies = [...table.tBodies].map(body => [body, [...body.rows].filter(row => row.className !== 'part')]);
   const key = (row, i) => {
     const cell = row.cells[i], value = cell.dataset.value;
     return value === undefined ? cell.textContent.trim() : Number(value);
@@ -83,9 +105,8 @@ for (const table of document.querySelectorAll('table.sortable')) {
     heads.forEach(h => h.setAttribute('aria-sort', 'none'));
     head.setAttribute('aria-sort', next);
     const empty = row => row.cells[i].classList.contains('empty') ? 1 : 0, sign = next === 'descending' ? -1 : 1;
-    const rows = next === 'none' ? original : [...original].sort(
-      (a, b) => empty(a) - empty(b) || sign * compare(key(a, i), key(b, i)));
-    body.append(...rows);
+    for (const [body, original] of bodies) body.append(...(next === 'none' ? original : [...original].sort(
+      (a, b) => empty(a) - empty(b) || sign * compare(key(a, i), key(b, i)))));
   }));
 }
 """

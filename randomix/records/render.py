@@ -186,6 +186,7 @@ def to_html(table: Table, link: Link) -> str:
     return (
         f'<div class="scroll" tabindex="0" role="region" aria-label="{name}">\n'
         f'<table class="sortable" aria-describedby="{table.slug}-what">\n'
+        f'<caption class="unseen">{name}</caption>\n'
         f"<thead><tr>{columns}</tr></thead>\n<tbody>\n{rows}\n</tbody>\n"
         f'</table>\n</div>\n<p class="what" id="{table.slug}-what">{escape(table.caption)}</p>\n'
         f'<ul class="notes">{notes}</ul>\n'

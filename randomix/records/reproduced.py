@@ -58,9 +58,10 @@ class ReproducedCell:
         return self.printed.value is not None
 
     @property
-    def missing(self) -> str:
-        """The command of an empty cell, or an empty text."""
-        return self.run.command if self.run and self.statistic is None else ""
+    def missing_seeds(self) -> list[int]:
+        """Seeds of the grid without a value."""
+        have = self.statistic.by_seed if self.statistic else {}
+        return [seed for seed in self.run.seeds if seed not in have] if self.run else []
 
 
 @dataclass(frozen=True)
@@ -119,11 +120,11 @@ class ReproducedTable:
         return [found[path] for path in sorted(found)]
 
     def missing(self) -> dict[str, list[ReproducedCell]]:
-        """Empty cells by the command that fills them."""
+        """Cells that lack a seed by the command that fills them."""
         found: dict[str, list[ReproducedCell]] = {}
         for cell in self.cells:
-            if cell.missing:
-                found.setdefault(cell.missing, []).append(cell)
+            if cell.run and cell.missing_seeds:
+                found.setdefault(cell.run.command, []).append(cell)
         return found
 
     def name(self, cell: ReproducedCell) -> str:
@@ -152,7 +153,9 @@ def _table(paper: PaperTable, grid: Grid, matches: Mapping[str, Match]) -> Repro
         columns.append(cells if column.metric == COST or column.key == MEAN else _compared(paper, column, cells))
     rows = tuple(ReproducedRow(row, tuple(cells[i] for cells in columns)) for i, row in enumerate(paper.rows))
     names = {d: grid.stand_ins[d] for d in paper.datasets if d in grid.stand_ins}
-    words = "; ".join(f"{name}: {stand_in}" for name, stand_in in names.items())
+    words = "; ".join(
+        f"{', '.join(n for n in names if names[n] == text)}: {text}" for text in dict.fromkeys(names.values())
+    )
     at = "" if grid.scale == PAPER else f" ({grid.scale} scale: {words or 'not the setting of the paper'})"
     table = ReproducedTable(paper, grid.scale, f"Table {paper.number}: {paper.title}{at}", (), rows, ())
     return replace(table, captions=tuple(_captions(table.records)), notes=tuple(_notes(table, matches, measure)))
@@ -256,9 +259,8 @@ def _notes(table: ReproducedTable, matches: Mapping[str, Match], measure: str) -
         yield f"Cost: {measure} of a training epoch divided by the Baseline's of the same seed on the same hardware."
     if _STATED in [c.id for c in table.cells]:
         yield _other_weights(matches.get(_PRINTED))
-    partial = {c.run.key: c for c in table.cells if c.match and c.statistic and c.match.missing_seeds}
-    for cell in partial.values():
-        yield f"Not all seeds were run of {table.name(cell)}: {cell.run.command}"
+    if any(c.statistic and c.missing_seeds for c in table.cells):
+        yield "Some cells lack seeds of the grid: the commands for them stand with those of the empty cells."
     groups = {c.run.key: c.match.group for c in table.cells if c.match and c.match.group}
     lost = sorted({r.run for c, column in _with_columns(table) if c.match and c.match.group
                    for r in c.match.group.records if _is_null(r, column.metric)})  # fmt: skip

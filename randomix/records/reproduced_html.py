@@ -26,7 +26,7 @@ def to_html(table: ReproducedTable, link: Link) -> str:
     notes = "".join(f"<li>{escape(n)}</li>" for n in table.notes)
     name = escape(table.title)
     return (
-        f'<div class="scroll" tabindex="0" role="region" aria-label="{name}">\n<table class="sortable">\n'
+        f'<div class="scroll" tabindex="0" role="region" aria-label="{name}">\n<table class="sortable paper">\n'
         f'<caption class="unseen">{name}</caption>\n{_head(table)}\n{_bodies(table, link)}</table>\n</div>\n'
         f'{what}<ul class="notes">{notes}</ul>\n'
     )
@@ -92,7 +92,7 @@ def _empty(cell: ReproducedCell, table: ReproducedTable) -> str:
         why = "computed once its rows are filled" if cell.computed else "no run of the grid fills it"
         return f'<td class="empty"><span title="{why}">{EMPTY}</span></td>'
     what = f"Not run: {table.name(cell)}"
-    hours = f"<p>{escape(hours_text(cell).capitalize())}.</p>" if hours_text(cell) else ""
+    hours = f"<p>It takes {escape(hours_text(cell))}.</p>" if hours_text(cell) else ""
     return (
         f'<td class="empty"><details><summary aria-label="{escape(what)}">{EMPTY}</summary>'
         f"<p>Not run yet. The command:</p><code>{escape(cell.run.command)}</code>{hours}</details></td>"
@@ -117,6 +117,6 @@ def _details(cell: ReproducedCell) -> Iterator[str]:
         yield change_text(cell.to_baseline, DIGITS)
     if cell.to_rival:
         yield change_text(cell.to_rival, DIGITS, f"the best other method, {cell.rival}")
-    if cell.match and cell.match.missing_seeds:
-        seeds = ", ".join(map(str, cell.match.missing_seeds))
-        yield f"Seed{'s' if len(cell.match.missing_seeds) > 1 else ''} {seeds} missing: {cell.run.command}"
+    if cell.run and cell.missing_seeds:
+        seeds = ", ".join(map(str, cell.missing_seeds))
+        yield f"Missing: seed{'s' if len(cell.missing_seeds) > 1 else ''} {seeds}. {cell.run.command}"

@@ -63,7 +63,7 @@ def to_markdown(table: ReproducedTable, link: Link) -> str:
     head, align = ["Method", *(["Mode"] if table.has_modes else [])], []
     for column in table.columns:
         first, *others = sub_headings(table, column)
-        head += [f"{column.title}: {first.lower()}", *(o.lower() for o in others)]
+        head += [f"{column.title}: {first.lower()}", *(o.replace("Ours", "ours") for o in others)]
     align = ["---"] * (1 + table.has_modes) + ["---:"] * (len(head) - 1 - table.has_modes)
     lines = [f"**{markdown_escape(table.title)}**", "", markdown_escape(table.paper.caption), "", markdown_row(head),
              markdown_row(align)]  # fmt: skip
@@ -96,11 +96,17 @@ def _markdown_missing(table: ReproducedTable) -> list[str]:
     missing = table.missing()
     if not missing:
         return []
-    lines = ["", "<details><summary>Empty cells and the commands that fill them</summary>", ""]
+    lines = ["", "<details><summary>Empty cells, missing seeds, and the commands for them</summary>", ""]
     for command, cells in missing.items():
         hours = f" ({hours_text(cells[0])})" if hours_text(cells[0]) else ""
-        lines.append(f"- `{command}`: {'; '.join(markdown_escape(table.name(c)) for c in cells)}{hours}")
+        lines.append(f"- `{command}`: {'; '.join(markdown_escape(_lacking(c, table)) for c in cells)}{hours}")
     return [*lines, "", "</details>"]
+
+
+def _lacking(cell: ReproducedCell, table: ReproducedTable) -> str:
+    """A cell's name, with the seeds that it lacks where it has others."""
+    seeds = f" (seed {', '.join(map(str, cell.missing_seeds))})" if cell.statistic else ""
+    return table.name(cell) + seeds
 
 
 def to_latex(table: ReproducedTable) -> str:
@@ -125,7 +131,7 @@ def to_latex(table: ReproducedTable) -> str:
     lines = [r"\begin{table}", r"\centering", rf"\caption{{{tex_escape(f'{table.title}. {table.paper.caption}')}}}",
              rf"\label{{tab:{table.slug}}}", *body]  # fmt: skip
     lines += [rf"\par\footnotesize {tex_escape(n)}" for n in (*table.captions, *table.notes)]
-    comments = [f"% {table.name(c)}: {command}" for command, cells in table.missing().items() for c in cells]
+    comments = [f"% {_lacking(c, table)}: {command}" for command, cells in table.missing().items() for c in cells]
     return "\n".join([*lines, r"\end{table}", *comments]) + "\n"
 
 
