@@ -20,12 +20,12 @@ import numpy as np
 
 from datasets.formats.idx import read_idx
 from datasets.integrity import expect_digest
-from datasets.options import check_train_size, parse_options
+from datasets.options import check_train_size, is_count, parse_options
 from datasets.places import data_root, find_folder, prepare_command
 from datasets.preparing.sets import ENTRIES
 from datasets.resident import ArrayData
-from datasets.subsets import balanced_subset
-from randomix.errors import DataError
+from datasets.subsets import balanced_subset, proportional_subset
+from randomix.errors import ConfigError, DataError
 
 CLASS_NAMES = (
     "T-shirt/top", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot",
@@ -40,12 +40,13 @@ DEBIAN = Path("/usr/share/datasets/fashion-mnist")
 
 
 def build(config: Mapping[str, Any]) -> ArrayData:
-    """Fashion-MNIST with options root, train_size, crop_padding, flip, verify.
+    """Fashion-MNIST with options root, train_size, test_size, crop_padding, flip, verify.
 
-    A root that is given is the only place looked in. Raises DataError if it is no folder, or if the files are missing,
-    are damaged, or (with verify) are others.
+    test_size: images of a fixed part of the test set in which every class keeps its share, None for all. A root that
+    is given is the only place looked in. Raises DataError if it is no folder, or if the files are missing, are damaged,
+    or (with verify) are others.
     """
-    options, root = parse_options(config, extra=("root",)), config.get("root")
+    options, root = parse_options(config, extra=("root", "test_size")), config.get("root")
     folder = _find(root)
     arrays = {name: read_idx(_file(folder, name), ndim=3 if "images" in name else 1) for name in FILES}
     md5 = {name: idx_md5(array) for name, array in arrays.items()}
@@ -56,6 +57,9 @@ def build(config: Mapping[str, Any]) -> ArrayData:
     if size < len(train_images):
         chosen = balanced_subset(train_labels, size, "fashion_mnist.train")
         train_images, train_labels = train_images[chosen], train_labels[chosen]
+    if config.get("test_size") is not None:
+        chosen = proportional_subset(test_labels, _test_size(config, len(test_labels)), "fashion_mnist.test")
+        test_images, test_labels = test_images[chosen], test_labels[chosen]
     return ArrayData(
         name="fashion_mnist",
         class_names=CLASS_NAMES,
@@ -73,6 +77,14 @@ def build(config: Mapping[str, Any]) -> ArrayData:
             "synthetic": False,
         },
     )
+
+
+def _test_size(config: Mapping[str, Any], available: int) -> int:
+    """``test_size``; raises ConfigError for what is no number of images or more than there are."""
+    size = config["test_size"]
+    if not is_count(size, 1) or size > available:
+        raise ConfigError([f"dataset.test_size is {size!r}, expected null or a number of images from 1 to {available}"])
+    return size
 
 
 def idx_md5(array: np.ndarray) -> str:

@@ -11,7 +11,7 @@ import datasets
 from datasets import fashion_mnist
 from datasets.formats.idx import read_idx
 from datasets.preparing.sets import ENTRIES
-from randomix.errors import DataError
+from randomix.errors import ConfigError, DataError
 
 needs_debian = pytest.mark.skipif(
     not fashion_mnist.DEBIAN.is_dir(), reason="the Debian package dataset-fashion-mnist is not installed"
@@ -64,6 +64,12 @@ def test_found_in_every_layout(toy, tmp_path, where, compress):
     assert data.sample_shape == (1, 28, 28) and data.num_classes == 10
     assert data.describe()["md5"] == fashion_mnist.CONTENT_MD5 and "/" not in str(data.describe())
     assert np.bincount(build(tmp_path, train_size=20).train_labels).tolist() == [2] * 10
+    part, whole = build(tmp_path, test_size=10), build(tmp_path)
+    assert len(part.test_images) == len(part.test_labels) == 10 < len(whole.test_labels)
+    assert {x.tobytes() for x in part.test_images} <= {x.tobytes() for x in whole.test_images}
+    for wrong in (0, 1.5, True, len(whole.test_labels) + 1):
+        with pytest.raises(ConfigError, match="test_size is"):
+            build(tmp_path, test_size=wrong)
 
 
 def test_missing_says_the_three_ways(toy, tmp_path, monkeypatch):
