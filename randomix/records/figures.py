@@ -59,8 +59,9 @@ def run_figures(methods: Sequence[Method]) -> dict[str, str]:
 
 def caption(name: str, headings: Mapping[str, str]) -> str:
     """What a figure shows, without a full stop; ``headings``: those of the table's columns by their keys."""
+    name, dash, place = name.partition("-")
     if name in _CAPTIONS:
-        return _CAPTIONS[name]
+        return _CAPTIONS[name] + (f" ({place.replace('-', ', ')})" if dash else "")
     if name.startswith("front_"):
         return _FRONT.format(_FRONTS[name.split("_")[1]])
     return f"{headings[name].removesuffix(' (%)')} of each run (dots) and the mean over seeds (bar)"
@@ -68,7 +69,7 @@ def caption(name: str, headings: Mapping[str, str]) -> str:
 
 def is_wide(name: str) -> bool:
     """Whether a figure needs more than a column of a page."""
-    return name in _CAPTIONS or name.startswith("front_")
+    return name.partition("-")[0] in _CAPTIONS or name.startswith("front_")
 
 
 def _choices(methods: Sequence[Method]) -> list[tuple[str, Mapping[str, Any]]]:

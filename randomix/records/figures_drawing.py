@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import io
 import re
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
@@ -55,12 +56,16 @@ def colour(group: Group) -> str:
 
 
 def styles(methods: Iterable[Method]) -> Iterator[tuple[str, Group, str, str]]:
-    """Name, runs, colour and dashes of each method: variants of a method share its colour."""
-    used: dict[str, int] = {}
-    for label, group in methods:
-        its = colour(group)
-        yield label, group, its, _DASHES[used.get(its, 0) % len(_DASHES)]
-        used[its] = used.get(its, 0) + 1
+    """Name, runs, colour and dashes of each method: variants of a method share its colour, unless they are many."""
+    methods = list(methods)
+    colours = [colour(group) for _, group in methods]
+    if colours and max(Counter(colours).values()) > len(_DASHES):
+        every = [*_COLOURS.values(), *_SPARE]
+        colours = [every[i % len(every)] for i in range(len(methods))]
+    used: Counter[str] = Counter()
+    for (label, group), its in zip(methods, colours, strict=True):
+        yield label, group, its, _DASHES[used[its] % len(_DASHES)]
+        used[its] += 1
 
 
 def counts(group: Group, evaluator: str) -> list[Mapping[str, Any]]:

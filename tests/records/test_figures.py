@@ -9,12 +9,13 @@ import re
 import statistics
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 from xml.etree import ElementTree
 
 import pytest
 
-from randomix.records import figures, figures_tradeoff
+from randomix.records import figures, figures_paper, figures_tradeoff
 from randomix.records.aggregate import Sample, Statistic, group_runs
 from randomix.records.figures_drawing import Method, apart
 from randomix.records.paper import TABLE
@@ -274,3 +275,47 @@ def test_names_are_moved_apart_as_little_as_possible() -> None:
             near = any(abs(a - b) < 1.0 - 1e-9 for a, b in itertools.combinations(other, 2))
             assert near or sum((a - b) ** 2 for a, b in zip(places, other, strict=True)) > cost - 1e-9
     assert apart([], 1.0) == []
+
+
+def reproduced(number: int, scale: str, filled: dict[tuple[str, str], list[RunRecord]]) -> Any:
+    """What ``records.reproduced`` makes of a table of the paper, as far as figures read it."""
+    table = TABLE[number]
+
+    def cell(row: str, column: Any) -> SimpleNamespace:
+        runs = filled.get((row, column.key), [])
+        samples = tuple(Sample(r.seed, r.metric(column.metric) or 0.0, r) for r in runs)
+        return SimpleNamespace(statistic=Statistic(samples) if samples else None)
+
+    rows = [SimpleNamespace(paper=r, cells=[cell(r.key, c) for c in table.columns]) for r in table.rows]
+    return SimpleNamespace(paper=table, columns=table.columns, rows=rows, has_deltas=scale == "paper")
+
+
+def test_a_table_of_the_paper_has_the_figures_of_each_data_set_and_network() -> None:
+    one_set = counted("baseline", 0, 1)
+    other = replace(one_set, model="wrn_28_10", run=one_set.run.replace("preact_resnet18", "wrn_28_10"), counts={})
+    columns = [c.key for c in TABLE[1].columns]
+    table = reproduced(1, "demo", {("baseline", columns[0]): [one_set], ("authors-mixup", columns[0]): [one_set],
+                                   ("baseline", columns[1]): [other]})  # fmt: skip
+    found = figures_paper.reproduced_figures(table)
+    names = ["corruption_map", "curve_top1_error", "curve_train_loss", "level_snr_noise", "occlusion_clipped",
+             "occlusion_inside", "reliability", "severity_map"]  # fmt: skip
+    assert sorted(found) == sorted([f"{n}-digits-preact_resnet18" for n in names]
+                                   + [f"curve_{n}-digits-wrn_28_10" for n in ("top1_error", "train_loss")])  # fmt: skip
+    assert {"Mixup (authors')", "Baseline"} <= set(texts(found["curve_top1_error-digits-preact_resnet18"]))
+    assert figures.caption("curve_train_loss-digits-wrn_28_10", {}).endswith("deviation (digits, wrn_28_10)")
+    assert figures_paper.reproduced_figures(reproduced(1, "paper", {})) == {}
+
+
+def test_tables_5_and_6_have_their_own_figures() -> None:
+    record = counted("randomix", 0, 0)
+    more = {"fgsm_error": 70.0, "occlusion_error": 30.0, "top1": 90.0}
+    record = replace(record, metrics={"last": dict(record.metrics["last"]) | more})
+    weights = {("randomix-1111", c): [record] for c in ("top1_error", "fgsm_error", "occlusion_error")}
+    found = figures_paper.reproduced_figures(reproduced(5, "paper", weights))
+    assert {"front_fgsm_error", "curve_top1_error", "corruption_map"} <= set(found)
+    assert len(marks(found["front_fgsm_error"], "paper")) == 4
+    sets = {(row.key, "top1"): [record] for row in TABLE[6].rows}
+    found = figures_paper.reproduced_figures(reproduced(6, "demo", sets))
+    assert 'id="paper-m"' not in found["candidates"]
+    colours = set(re.findall(r"stroke: (#[0-9a-f]{6}); stroke-width: 1.8", found["curve_top1_error"]))
+    assert len(colours) == 15  # all variants of one method, and still told apart
