@@ -13,6 +13,8 @@ import sys
 import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 from datasets.places import data_root
@@ -80,6 +82,35 @@ def _prepare_tree(job: Job) -> None:
            check=lambda part: _structure_problem(entry, part))  # fmt: skip
 
 
+def _trees_problem(job: Job) -> str | None:
+    """The first folder that differs from its archive."""
+    for archive, folder in _folders(job):
+        if wrong := stamp_problem(folder, {archive.name: f"{archive.algorithm}:{archive.digest}"}):
+            return f"{folder.name}/: {wrong}"
+    return None
+
+
+def _prepare_trees(job: Job) -> None:
+    """What is whole already is left as it is."""
+    with storage_errors(job.folder):
+        job.folder.mkdir(parents=True, exist_ok=True)
+    for archive, folder in _folders(job):
+        if stamp_problem(folder, {archive.name: f"{archive.algorithm}:{archive.digest}"}):
+            check = replace(job.entry, subfolders={".": job.entry.subfolders[folder.name]})
+            unpack(job, archive, folder, place=None, need=archive.size, check=partial(_structure_problem, check))
+
+
+def _trees_report(job: Job) -> Report:
+    stamps = [stamp for _, folder in _folders(job) if (stamp := read_stamp(folder)) is not None]
+    kept = tuple(path for archive in job.entry.archives if (path := job.find(archive)) is not None)
+    return Report(job.entry, job.folder, sum(s.files for s in stamps), sum(s.bytes for s in stamps), kept)
+
+
+def _folders(job: Job) -> list[tuple[Archive, Path]]:
+    """Each archive with its folder, which has its name."""
+    return [(archive, job.folder / archive.name.partition(".")[0]) for archive in job.entry.archives]
+
+
 def _tree_report(job: Job) -> Report:
     stamp = read_stamp(job.folder)
     assert stamp is not None
@@ -141,6 +172,8 @@ def _kind(entry: Entry) -> tuple[Callable[[Job], str | None], Callable[[Job], No
         return imagenet.problem, imagenet.prepare, imagenet.report
     if entry.kind == "files":
         return _files_problem, _prepare_files, _files_report
+    if entry.kind == "trees":
+        return _trees_problem, _prepare_trees, _trees_report
     return _tree_problem, _prepare_tree, _tree_report
 
 

@@ -25,7 +25,8 @@ class Archive:
 
 @dataclass(frozen=True)
 class Entry:
-    """A data set. kind: how it is prepared, "tree" (one archive), "files" (kept as they are) or "imagenet".
+    """A data set. kind: how it is prepared, "tree" (one archive), "trees" (a folder an archive), "files" (kept as they
+    are) or "imagenet".
 
     folder: of the result, below the root. command: its words on the command line of scripts/prepare_data.py.
     unpacked: bytes to expect, about; max_bytes, max_members: refused beyond. strip: the archive's own top folder, left
@@ -57,6 +58,13 @@ _KRIZ = "https://www.cs.toronto.edu/~kriz"
 _SPEECH = "http://download.tensorflow.org/data"
 _FASHION = "http://fashion-mnist.s3-website.eu-central-1.amazonaws.com"
 _LISTS = ("validation_list.txt", "testing_list.txt")
+_ZENODO = "https://zenodo.org/records/{}/files"
+_CORRUPTIONS = (
+    "brightness", "contrast", "defocus_blur", "elastic_transform", "fog", "frost", "gaussian_blur", "gaussian_noise",
+    "glass_blur", "impulse_noise", "jpeg_compression", "motion_blur", "pixelate", "saturate", "shot_noise", "snow",
+    "spatter", "speckle_noise", "zoom_blur",
+)  # fmt: skip
+_ARRAYS = tuple(f"{name}.npy" for name in (*_CORRUPTIONS, "labels"))
 
 ENTRIES = {
     entry.name: entry
@@ -113,6 +121,33 @@ ENTRIES = {
             unpacked=155_000_000_000, max_bytes=200 * _GIB, max_members=1_400_000,
             counts={"train": 1_281_167, "val": 50_000},
             page="https://image-net.org/challenges/LSVRC/2012/2012-downloads.php",
+        ),
+        Entry(
+            "cifar10_c", "tree", "CIFAR-10-C",
+            (Archive("CIFAR-10-C.tar", "56bf5dcef84df0e2308c6dcbcbbd8499", _ZENODO.format(2535967), 2_918_471_680),),
+            unpacked=2_920_000_000, max_members=100, strip="CIFAR-10-C", required=_ARRAYS,
+        ),
+        Entry(
+            "cifar100_c", "tree", "CIFAR-100-C",
+            (Archive("CIFAR-100-C.tar", "11f0ed0f1191edbf9fa23466ae6021d3", _ZENODO.format(3555552), 2_918_473_216),),
+            unpacked=2_920_000_000, max_members=100, strip="CIFAR-100-C", required=_ARRAYS,
+        ),
+        Entry(
+            "tiny_imagenet_c", "tree", "Tiny-ImageNet-C",
+            (Archive("Tiny-ImageNet-C.tar", "f9c9a9dbdc11469f0b850190f7ad8be1", _ZENODO.format(2536630),
+                     1_794_775_040),),
+            unpacked=3_100_000_000, max_members=1_000_000, strip="Tiny-ImageNet-C",
+            subfolders={".": 15, "fog": 5, "fog/1": 200},
+        ),
+        Entry(
+            "imagenet_c", "trees", "ImageNet-C",
+            (Archive("noise.tar", "e80562d7f6c3f8834afb1ecf27252745", _ZENODO.format(2235448), 22_565_673_785),
+             Archive("blur.tar", "2d8e81fdd8e07fef67b9334fa635e45c", _ZENODO.format(2235448), 7_112_704_951),
+             Archive("weather.tar", "33ffea4db4d93fe4a428c40a6ce0c25d", _ZENODO.format(2235448), 12_797_438_995),
+             Archive("digital.tar", "89157860d7b10d5797849337ca2e5c03", _ZENODO.format(2235448), 7_757_510_705),
+             Archive("extra.tar", "d492dfba5fc162d8ec2c3cd8ee672984", _ZENODO.format(2235448), 15_789_490_144)),
+            unpacked=75_000_000_000, max_bytes=40 * _GIB, max_members=1_200_000,
+            subfolders={"noise": 3, "blur": 4, "weather": 4, "digital": 4, "extra": 4},
         ),
     )
 }  # fmt: skip

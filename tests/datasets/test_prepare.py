@@ -386,5 +386,5 @@ def test_checksums_are_those_of_torchvision_and_torchaudio():
         folder = Path(os.fspath(spec.submodule_search_locations[0])) / "datasets"
         sources += "".join((folder / f"{name}.py").read_text() for name in files)
     for name, entry in ENTRIES.items():
-        for archive in entry.archives if name != "tiny_imagenet" else ():
+        for archive in entry.archives if name != "tiny_imagenet" and not name.endswith("_c") else ():
             assert archive.name in sources and archive.digest in sources
