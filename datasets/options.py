@@ -1,15 +1,15 @@
-"""The options that image sets held in memory share, checked with the key's path in every message."""
+"""The options of data sets: reading them, and what each that several sets have may be."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from randomix.errors import ConfigError
 
-_COMMON = ("name", "crop_padding", "flip", "verify", "train_size")
+Check = tuple[Callable[[Any], bool], str]  # the test of a value, and what it asks for in words
 
 
 @dataclass(frozen=True)
@@ -26,25 +26,72 @@ class ImageOptions:
 
 
 def parse_options(config: Mapping[str, Any], extra: tuple[str, ...] = ()) -> ImageOptions:
-    """The shared options of ``config``; raises ConfigError for wrong types and for keys not in ``extra``."""
-    allowed = (*_COMMON, *extra)
+    """The options that images in memory share; raises ConfigError for wrong values and for keys not in ``extra``."""
+    defaults = asdict(ImageOptions())
+    options = {key: config.get(key, default) for key, default in defaults.items()}
+    _check(config, options, defaults, _SHARED, extra)
+    return ImageOptions(**options)
+
+
+def read_options(config: Mapping[str, Any], defaults: Mapping[str, Any], checks: Mapping[str, Check]) -> dict[str, Any]:
+    """Every option of ``defaults`` with its value; null means the default.
+
+    checks: of the options that _SHARED lacks. Raises ConfigError for all wrong and unknown keys, each with its path.
+    """
+    options = {key: default if config.get(key) is None else config[key] for key, default in defaults.items()}
+    _check(config, options, defaults, {**_SHARED, **checks})
+    return options
+
+
+def _check(
+    config: Mapping[str, Any], options: Mapping[str, Any], defaults: Mapping[str, Any],
+    checks: Mapping[str, Check], extra: tuple[str, ...] = (),
+) -> None:  # fmt: skip
+    """Raise ConfigError for unknown keys of ``config`` and wrong ``options``; null passes if it is the default."""
+    allowed = ("name", *defaults, *extra)
     problems = [f"dataset.{key} is not an option of {config['name']}; it takes {', '.join(allowed)}"
                 for key in config if key not in allowed]  # fmt: skip
-    options = ImageOptions(**{key: config[key] for key in _COMMON[1:] if key in config})
-    problems += [f"dataset.{key} is {getattr(options, key)!r}, expected true or false"
-                 for key in ("flip", "verify") if not isinstance(getattr(options, key), bool)]  # fmt: skip
-    if not is_count(options.crop_padding, 0):
-        problems.append(f"dataset.crop_padding is {options.crop_padding!r}, expected a number of pixels >= 0")
-    if options.train_size is not None and not is_count(options.train_size, 1):
-        problems.append(f"dataset.train_size is {options.train_size!r}, expected null or a number of images >= 1")
+    for key, default in defaults.items():
+        test, words = checks[key]
+        if not (options[key] is None and default is None) and not test(options[key]):
+            problems.append(f"dataset.{key} is {options[key]!r}, expected {words}")
     if problems:
         raise ConfigError(problems)
-    return options
 
 
 def is_count(value: object, minimum: int) -> bool:
     """Whether ``value`` is an integer (no bool) of at least ``minimum``."""
     return isinstance(value, int) and not isinstance(value, bool) and value >= minimum
+
+
+def is_flag(value: object) -> bool:
+    """Whether ``value`` is true or false."""
+    return isinstance(value, bool)
+
+
+def is_text(value: object) -> bool:
+    """Whether ``value`` is a text, not blank."""
+    return isinstance(value, str) and bool(value.strip())
+
+
+def number(low: float, high: float = math.inf, below: bool = False) -> Callable[[Any], bool]:
+    """Whether a value is a finite number from ``low`` to ``high``, which is excluded if ``below``."""
+    return lambda v: type(v) in (int, float) and low <= v <= high and math.isfinite(v) and not (below and v == high)
+
+
+_SHARED: dict[str, Check] = {
+    "root": (is_text, "null or a folder"),
+    "cache": (is_text, "null or a folder"),
+    "corrupted_root": (is_text, "null or a folder"),
+    "train_folder": (is_text, "the name of a folder"),
+    "test_folder": (is_text, "the name of a folder"),
+    "train_size": (lambda v: is_count(v, 1), "null or a number of images >= 1"),
+    "crop_padding": (lambda v: is_count(v, 0), "a number of pixels >= 0"),
+    "flip": (is_flag, "true or false"),
+    "verify": (is_flag, "true or false"),
+    "on_bad_sample": (lambda v: v in ("error", "skip"), "error or skip"),
+    "max_bad_share": (number(0, 1), "a number from 0 to 1"),
+}
 
 
 def check_train_size(name: str, train_size: int | None, available: int) -> int:

@@ -1,4 +1,4 @@
-"""The options of sets of image files, checked with the key's path in every message."""
+"""The options of sets of image files."""
 
 from __future__ import annotations
 
@@ -6,11 +6,10 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from datasets.options import is_count
+from datasets.options import Check, is_count, is_text, read_options
 from randomix.errors import ConfigError
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-Check = tuple[Callable[[Any], bool], str]
 
 DEFAULTS: dict[str, Any] = {  # of both sets; the crops are those of torchvision's training reference
     "root": None,
@@ -28,10 +27,6 @@ DEFAULTS: dict[str, Any] = {  # of both sets; the crops are those of torchvision
 }
 
 
-def _text(value: Any) -> bool:
-    return isinstance(value, str) and bool(value.strip())
-
-
 def _numbers(count: int, test: Callable[[Sequence[float]], bool]) -> Callable[[Any], bool]:
     """Whether a value is a list of ``count`` finite numbers that pass a test."""
     return lambda v: (
@@ -41,26 +36,15 @@ def _numbers(count: int, test: Callable[[Sequence[float]], bool]) -> Callable[[A
 
 
 _CHECKS: dict[str, Check] = {
-    "root": (_text, "null or a folder"),
-    "cache": (_text, "null or a folder"),
-    "corrupted_root": (_text, "null or a folder"),
-    "shards": (_text, "null, a folder or the beginning of a URL"),
-    "train_folder": (_text, "the name of a folder"),
-    "test_folder": (_text, "the name of a folder"),
+    "shards": (is_text, "null, a folder or the beginning of a URL"),
     "storage": (lambda v: v in ("resident", "stream"), "resident or stream"),
-    "train_size": (lambda v: is_count(v, 1), "null or a number of images >= 1"),
     "image_size": (lambda v: is_count(v, 1), "a number of pixels >= 1"),
     "resize": (lambda v: is_count(v, 1), "null or a number of pixels >= 1"),
     "scale": (_numbers(2, lambda v: 0 < v[0] <= v[1] <= 1), "[low, high] with 0 < low <= high <= 1"),
     "ratio": (_numbers(2, lambda v: 0 < v[0] <= v[1]), "[low, high] with 0 < low <= high"),
-    "flip": (lambda v: isinstance(v, bool), "true or false"),
-    "verify": (lambda v: isinstance(v, bool), "true or false"),
     "mean": (_numbers(3, lambda v: min(v) >= 0), "three numbers of at least 0"),
     "std": (_numbers(3, lambda v: min(v) > 0), "three numbers above 0"),
-    "crop_padding": (lambda v: is_count(v, 0), "a number of pixels >= 0"),
     "workers": (lambda v: is_count(v, 0), "null or a number of processes >= 0"),
-    "on_bad_sample": (lambda v: v in ("error", "skip"), "error or skip"),
-    "max_bad_share": (lambda v: type(v) in (int, float) and 0 <= v <= 1, "a number from 0 to 1"),
     "shuffle_buffer": (lambda v: is_count(v, 1), "a number of images >= 1"),
 }
 
@@ -70,16 +54,7 @@ def parse_image_options(config: Mapping[str, Any], defaults: Mapping[str, Any]) 
 
     A ``resize`` of null becomes 8/7 of ``image_size`` (256 for 224). Raises ConfigError for all wrong and unknown keys.
     """
-    known = {**DEFAULTS, **defaults}
-    problems = [f"dataset.{key} is not an option of {config['name']}; it takes {', '.join(('name', *known))}"
-                for key in config if key != "name" and key not in known]  # fmt: skip
-    options = {key: default if config.get(key) is None else config[key] for key, default in known.items()}
-    for key, value in options.items():
-        valid, expected = _CHECKS[key]
-        if value is not None and not valid(value):
-            problems.append(f"dataset.{key} is {value!r}, expected {expected}")
-    if problems:
-        raise ConfigError(problems)
+    options = read_options(config, {**DEFAULTS, **defaults}, _CHECKS)
     if options["resize"] is None:
         options["resize"] = round(options["image_size"] * 8 / 7)
     if options["resize"] < options["image_size"]:
