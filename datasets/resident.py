@@ -317,7 +317,8 @@ class ArrayData:
         if source == "official" and self.published is not None:
             images, labels = self.published.cell(corruption, severity)
         else:
-            images, labels = self._generated.cell(corruption, severity, seed), self.test_labels
+            images, labels = self._generated.cell(corruption, severity, seed), None
+        labels = self.test_labels if labels is None else labels
         return ResidentEvalSet(images, labels, self.mean, self.std, torch.device(device))
 
     @functools.cached_property

@@ -23,7 +23,7 @@ _BLOCK = 256  # images compared at a time
 class NpyFiles:
     """title: also the folder's name; entry: of scripts/prepare_data.py; places: where the folder may be.
 
-    images (N, H, W, C) uint8, labels (N,): the clean test set, which the files have to fit.
+    images (N, H, W, C) uint8, labels (N,): the clean test set, which the files have to fit; CIFAR-100: fine labels.
     """
 
     title: str
@@ -50,9 +50,9 @@ class NpyFiles:
             say_once(f"note: {folder}: not part of {self.title} and not used: {', '.join(foreign)}")
         return there
 
-    def cell(self, name: str, severity: int) -> tuple[np.ndarray, np.ndarray]:
-        """The images of one severity, a map of their file, and their labels."""
-        return self._part(self._open(self._folder() / f"{name}.npy"), severity), self.labels
+    def cell(self, name: str, severity: int) -> tuple[np.ndarray, None]:
+        """The images of one severity, a map of their file, in the order of the test set."""
+        return self._part(self._open(self._folder() / f"{name}.npy"), severity), None
 
     @property
     def _fix(self) -> str:

@@ -26,8 +26,11 @@ class Published(Protocol):
 class PublishedImages(Published, Protocol):
     """A published set that fits in memory."""
 
-    def cell(self, name: str, severity: int) -> tuple[np.ndarray, np.ndarray]:
-        """Images (N, H, W, C) uint8 and labels (N,) of one corruption and severity; raises DataError."""
+    def cell(self, name: str, severity: int) -> tuple[np.ndarray, np.ndarray | None]:
+        """Images (N, H, W, C) uint8 of one corruption and severity, and labels (N,); raises DataError.
+
+        None for labels: those of the test set, in its order.
+        """
 
 
 def roots(config: Mapping[str, Any]) -> tuple[Path, ...]:
