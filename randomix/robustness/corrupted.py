@@ -10,7 +10,6 @@ from typing import Any
 from randomix.engine.evaluate import EvalResult
 from randomix.engine.protocols import Data
 from randomix.robustness.corruptions import CORRUPTIONS, STANDARD, VERSION
-from randomix.robustness.corruptions.frost import frost_source
 from randomix.robustness.measure import Cell, Measure, Outcome
 
 SOURCES = ("official", "generated")
@@ -51,6 +50,8 @@ def corruptions(
         "matrix": {name: [result.correct1 for result in row] for name, row in results.items()},
     }
     if source == "generated":
+        from randomix.robustness.corruptions.frost import frost_source
+
         counts |= {"generator": VERSION, "seed": seed}
         counts |= {"frost": frost_source()} if "frost" in there else {}
     return mean_errors(counts["matrix"], counts["total"]), counts
