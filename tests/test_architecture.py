@@ -31,6 +31,7 @@ LAYERS = {  # package: what it may import of ours
     },
     "datasets.streams": {
         "datasets.streams",
+        "datasets.corrupted",
         "datasets.formats",
         "datasets.options",
         "datasets.places",
@@ -40,6 +41,7 @@ LAYERS = {  # package: what it may import of ours
         "randomix.errors",
         "randomix.files",
         "randomix.rng",
+        "randomix.robustness.corruptions",
     },
     "randomix.engine": {
         "randomix.engine",
@@ -103,6 +105,7 @@ LAYERS = {  # package: what it may import of ours
         "randomix.engine.protocols",
         "randomix.rng",
         "randomix.files",
+        "randomix.robustness.corruptions",  # test sets are made with them
     },
 }
 
