@@ -5,6 +5,7 @@
     python scripts/benchmark.py mixers          the mixing operation alone, against plain implementations
     python scripts/benchmark.py feed            samples a CPU-second of every data set against the plain way
     python scripts/benchmark.py networks        parameters, FLOPs, a real step and peak memory of every network
+    python scripts/benchmark.py corruptions     milliseconds an image of every corruption against a plain loop
 
 On a GPU add ``--device cuda`` (and ``--compile``). Writes NAME.json and NAME.md to --out (outputs/bench); those to
 commit go to ``--out results/benchmarks``. Exit codes: 0 done, 2 wrong argument.
@@ -18,6 +19,7 @@ import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
@@ -70,12 +72,20 @@ def feed_suite(setting: loops.Setting, rounds: int) -> feeds.Table:
     return feeds.measure(rounds, _note)
 
 
+def corruptions_suite(setting: loops.Setting, rounds: int) -> Any:
+    """Every corruption of batch * steps images; of the setting only these, size and device matter."""
+    from bench import corruptions  # needs SciPy and PIL
+
+    return corruptions.measure(setting, rounds, _note)
+
+
 SUITES = {
     "loop": loop_suite,
     "step": step_suite,
     "mixers": mixers_suite,
     "feed": feed_suite,
     "networks": networks_suite,
+    "corruptions": corruptions_suite,
 }
 
 
@@ -97,7 +107,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--compile", action="store_true")
     parser.add_argument("--out", type=Path, default=Path("outputs/bench"),
                         help="default: outputs/bench; results/benchmarks to commit them")  # fmt: skip
-    parser.add_argument("--name", help="of the files; default: SUITE-DEVICE-wWIDTH; feed- and networks-DEVICE")
+    parser.add_argument(
+        "--name", help="of the files; default: SUITE-DEVICE-wWIDTH; feed-, networks-, corruptions-DEVICE"
+    )
     return parser
 
 
@@ -125,7 +137,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         device=options.device, precision=options.precision, compile=options.compile,
     )  # fmt: skip
     table = SUITES[options.suite](setting, options.rounds)
-    width = "" if options.suite in ("feed", "networks") else f"-w{options.width}"
+    width = "" if options.suite in ("feed", "networks", "corruptions") else f"-w{options.width}"
     name = options.name or f"{options.suite}-{options.device}{width}"
     options.out.mkdir(parents=True, exist_ok=True)
     content = table.as_dict(threads=options.threads)

@@ -66,6 +66,17 @@ def _rng(name, severity, count=64):
     return ImageRng(0, name, severity, torch.arange(count))
 
 
+def test_severities_of_one_call_have_noise_of_their_own():
+    gray = np.full((1, 32, 32, 3), 128, np.uint8)
+    first, second = (corrupt(gray, "gaussian_noise", severity).ravel() for severity in (1, 2))
+    assert abs(np.corrcoef(first, second)[0, 1]) < 0.1
+
+
+def test_motion_has_all_directions_within_45_degrees_of_the_horizontal():
+    degrees = REGISTRY["motion_blur"].draw(_rng("motion_blur", 1, 4000), (8, 8, 3), None)["degrees"]
+    assert stats.kstest(degrees.numpy(), "uniform", (-45, 90)).pvalue > 1e-3
+
+
 @pytest.mark.parametrize("shape", [(8, 8, 1), (28, 28, 1), (32, 20, 3), (2, 5, 3), (3, 2, 1), (65, 49, 3)])
 @pytest.mark.parametrize("name", CORRUPTIONS)
 def test_every_size(name, shape):
