@@ -314,8 +314,8 @@ class ArrayData:
         self, device: torch.device, corruption: str, severity: int, *, source: str = "official", seed: int = 0
     ) -> ResidentEvalSet:
         """The test images under a corruption, published ("official") or "generated" with ``seed``."""
-        if source == "official" and self.published is not None:
-            images, labels = self.published.cell(corruption, severity)
+        if source == "official":
+            images, labels = require_published(self.name, self.published).cell(corruption, severity)
         else:
             images, labels = self._generated.cell(corruption, severity, seed), None
         labels = self.test_labels if labels is None else labels

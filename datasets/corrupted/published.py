@@ -6,7 +6,7 @@ import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 
@@ -14,6 +14,7 @@ from datasets.places import data_root, prepare_command
 from randomix.errors import ConfigError, DataError
 
 _said: set[str] = set()
+_P = TypeVar("_P")
 
 
 class Published(Protocol):
@@ -82,7 +83,7 @@ def without_missing(
     return there
 
 
-def require_published(name: str, published: Published | None) -> Published:
+def require_published(name: str, published: _P | None) -> _P:
     """The published set; ConfigError if the data set has none."""
     if published is None:
         raise ConfigError([f"evaluator.corruptions.source=official: no corrupted test set of {name} was published; "

@@ -318,10 +318,10 @@ class StreamData:
         self, device: torch.device, corruption: str, severity: int, *, source: str = "official", seed: int = 0
     ) -> StreamEvalSet:
         """The test images under a corruption, published ("official"), or "generated" from each batch's crops."""
-        if source == "official" and self.published is not None:
+        if source == "official":
             from datasets.streams.file_stream import FileSource  # it needs this module
 
-            files = FileSource(self.published.files(corruption, severity))
+            files = FileSource(require_published(self.name, self.published).files(corruption, severity))
             options = replace(self.options, resize=self.options.size)  # they were cropped before they were corrupted
             return StreamEvalSet(replace(self, test=files, options=options), torch.device(device))
         from randomix.robustness import corruptions

@@ -168,6 +168,8 @@ def test_sets_without_published_files_and_sound(tmp_path):
         with pytest.raises(ConfigError, match=f"no corrupted test set of {name} was published; set .*=generated"):
             check({"name": name})
         check({"name": name}, source="generated")
+        with pytest.raises(ConfigError, match="no corrupted test set of"):  # not another one in its place
+            datasets.build({"name": name}).corrupted_set(CPU, "fog", 1, source="official")
     two = datasets.build({"name": "fake_images", "channels": 2})
     with pytest.raises(ConfigError, match=r"grey or colour images of 8 bits; .* uint8 of shape \(32, 32, 2\)"):
         check_evaluators(["corruptions"], {"corruptions": {"source": "generated"}}, two)
