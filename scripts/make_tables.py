@@ -31,7 +31,7 @@ from randomix.records.reproduced import ReproducedTable, reproduce  # noqa: E402
 from randomix.records.tables import Table, build_tables  # noqa: E402
 
 SHEET_MIXERS = ("mixup", "cutmix", "fmix", "resizemix")
-_GENERATED = re.compile(r".*-[0-9a-f]{8}(-\w+)?\.(md|tex|csv|html|svg)|(paper|demo|smoke)-table\d-\w+\.svg")
+_GENERATED = re.compile(r".*-[0-9a-f]{8}(-\w+)?\.(md|tex|csv|html|svg)|(paper|demo|smoke)-table\d-[\w-]+\.svg")
 _OF_PAPER = re.compile(r"table\d\.(md|tex|csv|html)")
 
 
@@ -119,7 +119,7 @@ def _write(
     def linked(folder: Path) -> render.Link:
         return lambda record: Path(os.path.relpath(places[record.path], folder)).as_posix()
 
-    figures = _figures(tables)
+    figures = _figures(reproduced, tables)
     files: dict[Path, str] = {}
     for table in reproduced:
         base = _paper_base(table, out)
@@ -162,13 +162,15 @@ def _place(records: Sequence[RunRecord], out: Path) -> dict[Path, Path]:
     return places
 
 
-def _figures(tables: Sequence[Table]) -> dict[str, dict[str, str]]:
-    if not tables:
+def _figures(reproduced: Sequence[ReproducedTable], tables: Sequence[Table]) -> dict[str, dict[str, str]]:
+    """SVG text by a table's slug and figure name; none, and a line about it, without Matplotlib."""
+    if not tables and not any(t.filled for t in reproduced):
         return {}
     from randomix.records.figures import table_figures
+    from randomix.records.figures_paper import reproduced_figures
 
     try:
-        return {table.slug: table_figures(table) for table in tables}
+        return {t.slug: reproduced_figures(t) for t in reproduced} | {t.slug: table_figures(t) for t in tables}
     except ImportError as error:
         print(f"no figures: {error}", file=sys.stderr)
         return {}

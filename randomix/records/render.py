@@ -135,16 +135,28 @@ def tex_escape(text: str) -> str:
 
 
 def to_latex(table: Table) -> str:
-    """A table environment for booktabs; needs no package but booktabs."""
+    """A table environment for booktabs and graphicx."""
     head = ["Method", "Mode", *(c.heading for c in table.columns)]
-    lines = [r"\begin{table}", r"\centering", rf"\caption{{{tex_escape(table.title)}. {tex_escape(table.caption)}}}",
-             rf"\label{{tab:{table.slug}}}", rf"\begin{{tabular}}{{ll{'r' * len(table.columns)}}}", r"\toprule",
+    lines = [rf"\begin{{tabular}}{{ll{'r' * len(table.columns)}}}", r"\toprule",
              " & ".join(tex_escape(h) for h in head) + r" \\", r"\midrule"]  # fmt: skip
     for row in table.rows:
         cells = [_tex_cell(c, col) for c, col in zip(row.cells, table.columns, strict=True)]
-        lines.append(" & ".join([tex_escape(row.label), tex_escape(row.mode), *cells]) + r" \\")
-    lines += [r"\bottomrule", r"\end{tabular}", *(rf"\par\footnotesize {tex_escape(n)}" for n in table.notes)]
+        lines.append(" & ".join([tex_label(row.label), tex_escape(row.mode), *cells]) + r" \\")
+    lines += [r"\bottomrule", r"\end{tabular}"]
+    return latex_float(f"{table.title}. {table.caption}", table.slug, lines, table.notes)
+
+
+def latex_float(caption: str, name: str, tabular: Iterable[str], notes: Iterable[str]) -> str:
+    """A table environment around a tabular, which is made smaller where it is wider than the text."""
+    lines = [r"\begin{table}", r"\centering", rf"\caption{{{tex_escape(caption)}}}", rf"\label{{tab:{name}}}"]
+    lines += [r"\sbox0{%", *tabular, r"}\ifdim\wd0>\linewidth\resizebox{\linewidth}{!}{\usebox0}\else\usebox0\fi"]
+    lines += [rf"\par\footnotesize {tex_escape(n)}" for n in notes]
     return "\n".join([*lines, r"\end{table}"]) + "\n"
+
+
+def tex_label(text: str) -> str:
+    """What begins a line: a bracket there would be read as an argument of the line's end before it."""
+    return "{}" * text.startswith("[") + tex_escape(text)
 
 
 def _tex_cell(cell: Cell, column: Column) -> str:

@@ -8,7 +8,17 @@ from collections.abc import Iterator
 from itertools import groupby
 
 from randomix.records.paper import AUTHORS, PaperColumn
-from randomix.records.render import EMPTY, Link, markdown_escape, markdown_row, number, spread, tex_escape
+from randomix.records.render import (
+    EMPTY,
+    Link,
+    latex_float,
+    markdown_escape,
+    markdown_row,
+    number,
+    spread,
+    tex_escape,
+    tex_label,
+)
 from randomix.records.reproduced import ReproducedCell, ReproducedRow, ReproducedTable, mark
 from randomix.records.tables import COST
 
@@ -126,17 +136,13 @@ def to_latex(table: ReproducedTable) -> str:
             tabular.append(rf"\multicolumn{{{first + sum(spans)}}}{{l}}{{\emph{{{tex_escape(heading)}}}}} \\")
         tabular += [" & ".join(_tex_cells(row, table)) + r" \\" for row in rows]
     tabular += [r"\bottomrule", r"\end{tabular}"]
-    wide = sum(spans) > 6
-    body = [r"\resizebox{\linewidth}{!}{%", *tabular[:-1], tabular[-1] + "}"] if wide else tabular
-    lines = [r"\begin{table}", r"\centering", rf"\caption{{{tex_escape(f'{table.title}. {table.paper.caption}')}}}",
-             rf"\label{{tab:{table.slug}}}", *body]  # fmt: skip
-    lines += [rf"\par\footnotesize {tex_escape(n)}" for n in (*table.captions, *table.notes)]
-    comments = [f"% {_lacking(c, table)}: {command}" for command, cells in table.missing().items() for c in cells]
-    return "\n".join([*lines, r"\end{table}", *comments]) + "\n"
+    text = latex_float(f"{table.title}. {table.paper.caption}", table.slug, tabular, (*table.captions, *table.notes))
+    comments = [f"% {_lacking(c, table)}: {command}\n" for command, cells in table.missing().items() for c in cells]
+    return text + "".join(comments)
 
 
 def _tex_cells(row: ReproducedRow, table: ReproducedTable) -> Iterator[str]:
-    yield "{}" + tex_escape(row.paper.label)  # a bracket behind a line's end would be its argument
+    yield tex_label(row.paper.label)
     if table.has_modes:
         yield tex_escape(row.paper.mode)
     for cell, column in zip(row.cells, table.columns, strict=True):

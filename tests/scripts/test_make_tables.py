@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import os
 import re
 import shutil
@@ -13,6 +14,7 @@ import pytest
 
 from scripts import make_tables
 from tests.records.fakes import write_run
+from tests.records.fakes_grid import grid, record_text, run, write_grid
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -30,13 +32,13 @@ def tree(folder: Path) -> dict[str, bytes]:
     return {str(p.relative_to(folder)): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}
 
 
-def run(*arguments: object) -> int:
+def run_tables(*arguments: object) -> int:
     return make_tables.main([*map(str, arguments), "--sheet", "never"])
 
 
 def test_everything_is_written_and_every_link_resolves(outputs: Path, capsys) -> None:
     report = outputs / "report"
-    assert run(outputs, "--out", report, "--title", "Fake runs") == 0
+    assert run_tables(outputs, "--out", report, "--title", "Fake runs") == 0
     printed = capsys.readouterr()
     assert "Mixup" in printed.out and "8.50 ± 0.71 (2) ↓2.00" in printed.out and printed.err == ""
     assert printed.out.splitlines()[-1] == f"page: {report / 'page' / 'index.html'}"
@@ -53,9 +55,9 @@ def test_everything_is_written_and_every_link_resolves(outputs: Path, capsys) ->
 
 def test_the_second_run_is_byte_equal(outputs: Path, capsys) -> None:
     report = outputs / "report"
-    assert run(outputs, "--out", report) == 0
+    assert run_tables(outputs, "--out", report) == 0
     first = tree(report)
-    assert run(outputs, "--out", report) == 0
+    assert run_tables(outputs, "--out", report) == 0
     assert tree(report) == first
     assert "warning" not in capsys.readouterr().err  # copies below the report are not read as sources
 
@@ -63,7 +65,7 @@ def test_the_second_run_is_byte_equal(outputs: Path, capsys) -> None:
 def test_committed_records_are_linked_where_they_are(outputs: Path) -> None:
     results = outputs.parent / "results"
     shutil.copytree(outputs, results / "records")
-    assert run(results / "records", "--out", results) == 0
+    assert run_tables(results / "records", "--out", results) == 0
     assert 'href="../records/digits/' in (results / "page" / "index.html").read_text()
     assert sorted(p.name for p in (results / "records").rglob("*.json")).count("record.json") == 4
     assert not list((results / "records").rglob("seed-0.json"))  # no copies
@@ -72,20 +74,20 @@ def test_committed_records_are_linked_where_they_are(outputs: Path) -> None:
 def test_tables_of_runs_that_are_gone_are_removed(outputs: Path, capsys) -> None:
     report = outputs.parent / "report"
     write_run(outputs, "mixup", 0, 9.0, recipe={"epochs": 9})
-    assert run(outputs, "--out", report) == 0
+    assert run_tables(outputs, "--out", report) == 0
     own = report / "tables" / "notes.md"
     own.write_text("mine")
     assert len(list((report / "tables").glob("*.csv"))) == 2
     gone = next(p for p in outputs.rglob("record.json") if '"epochs": 9' in p.read_text())
     shutil.rmtree(gone.parent)
-    assert run(outputs, "--out", report) == 0
+    assert run_tables(outputs, "--out", report) == 0
     assert len(list((report / "tables").glob("*.csv"))) == 1 and own.exists()
     assert "no record is behind it" in capsys.readouterr().err
 
 
 def test_an_empty_store_gives_an_honest_page(tmp_path: Path, capsys) -> None:
     results = tmp_path / "results"
-    assert run(results / "records", "--out", results) == 0
+    assert run_tables(results / "records", "--out", results) == 0
     assert "no runs yet" in capsys.readouterr().out
     page = (results / "page" / "index.html").read_text()
     assert "No runs yet" in page and "python train.py experiment=demo" in page
@@ -93,7 +95,7 @@ def test_an_empty_store_gives_an_honest_page(tmp_path: Path, capsys) -> None:
 
 
 def test_unknown_metrics_are_one_line(outputs: Path, capsys) -> None:
-    assert run(outputs, "--out", outputs / "report", "--metrics", "top1_error", "foo") == 2
+    assert run_tables(outputs, "--out", outputs / "report", "--metrics", "top1_error", "foo") == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith("make_tables.py: --metrics foo: not in the records; choose from ") and "noise_error" in line
     assert not (outputs / "report").exists()
@@ -103,7 +105,7 @@ def test_unknown_metrics_are_one_line(outputs: Path, capsys) -> None:
 def test_no_records_is_one_line(tmp_path: Path, capsys, exists: bool) -> None:
     if exists:
         (tmp_path / "outputs").mkdir()
-    assert run(tmp_path / "outputs", "--out", tmp_path / "report") == 2
+    assert run_tables(tmp_path / "outputs", "--out", tmp_path / "report") == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert ("no records of runs below" if exists else "no such folder") in line and "outputs" in line
     assert not (tmp_path / "report").exists()
@@ -112,14 +114,14 @@ def test_no_records_is_one_line(tmp_path: Path, capsys, exists: bool) -> None:
 def test_only_damaged_records(tmp_path: Path, capsys) -> None:
     (tmp_path / "results" / "records").mkdir(parents=True)
     (tmp_path / "results" / "records" / "x.json").write_text("{")
-    assert run(tmp_path / "results" / "records", "--out", tmp_path / "results") == 2
+    assert run_tables(tmp_path / "results" / "records", "--out", tmp_path / "results") == 2
     assert "x.json: damaged: not JSON" in capsys.readouterr().err
 
 
 @pytest.mark.skipif(os.geteuid() == 0 and not Path("/dev/full").exists(), reason="needs a place that cannot be written")
 def test_an_unwritable_report_is_one_line(outputs: Path, capsys) -> None:
     (outputs.parent / "file").write_text("")
-    assert run(outputs, "--out", outputs.parent / "file") == 5
+    assert run_tables(outputs, "--out", outputs.parent / "file") == 5
     assert "cannot write" in capsys.readouterr().err
 
 
@@ -149,6 +151,79 @@ def test_from_another_folder(outputs: Path, tmp_path: Path) -> None:
     assert done.returncode == 0 and (tmp_path / "report" / "page" / "index.html").is_file(), done.stderr
 
 
+def test_the_papers_tables_come_from_the_grid_beside_the_records(tmp_path: Path, capsys) -> None:
+    results = tmp_path / "results"
+    filled = write(results / "records" / "a.json", record_text("mixup", 4, 0, 20.0))
+    write_run(results / "records", "cutmix", 0, 9.0)
+    write_grid(results / "grid", grid())
+    write_grid(results / "grid", grid("demo", runs=[run("cutmix", 4, ["top1_error"])]))
+    assert run_tables(results / "records", "--out", results) == 0
+    printed = capsys.readouterr()
+    assert printed.err == "" and "Table 4: Robustness on CIFAR-100: 1 cells filled" in printed.out
+    names = set(tree(results / "tables"))
+    assert {f"paper/table{n}.{s}" for n in range(1, 7) for s in ("md", "tex", "csv", "html")} < names
+    assert not any(n.startswith("demo") for n in names)  # no record fills a cell of that scale
+    (setting,) = [n for n in names if n.endswith(".csv") and "/" not in n]
+    assert "Mixup" not in (results / "tables" / setting).read_text()  # what fills a cell is not told twice
+    page = (results / "page" / "index.html").read_text()
+    assert page.index('id="paper-table1"') < page.index('id="paper-table6"') < page.index(f'id="{setting[:-4]}"')
+    assert f'href="../records/{filled.name}"' in page
+    first = tree(results)
+    assert run_tables(results / "records", "--out", results) == 0 and tree(results) == first
+
+
+def test_a_scale_is_written_once_a_record_fills_one_of_its_cells(tmp_path: Path, capsys) -> None:
+    results = tmp_path / "results"
+    path = write(results / "records" / "a.json", record_text("mixup", 4, 0, 20.0))
+    write_grid(tmp_path / "elsewhere", grid("demo"))
+    assert run_tables(results / "records", "--out", results, "--grid", tmp_path / "elsewhere") == 0
+    assert len(list((results / "tables" / "demo").iterdir())) == 24 and not (results / "tables" / "paper").exists()
+    own = write(results / "tables" / "demo" / "notes.md", "mine")
+    path.write_text(record_text("mixup", 4, 0, 20.0, recipe={"note": "another"}))
+    assert run_tables(results / "records", "--out", results, "--grid", tmp_path / "elsewhere") == 0
+    assert list((results / "tables" / "demo").iterdir()) == [own]
+    assert run_tables(results / "records", "--out", results, "--grid", tmp_path / "none") == 2
+    assert capsys.readouterr().err.splitlines()[-1] == f"make_tables.py: --grid {tmp_path / 'none'}: no such folder"
+
+
+def test_only_a_grid_gives_tables_of_commands(tmp_path: Path, capsys) -> None:
+    results = tmp_path / "results"
+    write_grid(results / "grid", grid())
+    assert run_tables(results / "records", "--out", results) == 0
+    assert "0 cells filled" in capsys.readouterr().out
+    assert "python train.py experiment=table1 mixer=mixup" in (results / "page" / "index.html").read_text()
+
+
+def test_damaged_input_is_told_line_by_line_and_the_rest_counts(tmp_path: Path, capsys) -> None:
+    """A foreign record, one with a NaN, two of one run, one whose hash does not fit; a grid with a damaged run."""
+    results, folder = tmp_path / "results", tmp_path / "results" / "records"
+    good = record_text("mixup", 4, 0, 20.0)
+    write(folder / "a.json", good)
+    write(folder / "b.json", '{"accuracy": 0.9}')
+    write(folder / "c.json", record_text("cutmix", 4, 0, 20.0).replace('"top1": 80.0', '"top1": NaN'))
+    write(folder / "d.json", record_text("mixup", 4, 0, 30.0, provenance={"finished": "2000-01-01T00:00:00Z"}))
+    write(folder / "e.json", record_text("fmix", 4, 0, 20.0).replace('"width": 16', '"width": 64'))
+    content = grid()
+    content["runs"][0]["config_hash"] = "?"
+    write_grid(results / "grid", content)
+    write(results / "grid" / "demo.json", "{")
+    assert run_tables(folder, "--out", results) == 0
+    lines = capsys.readouterr().err.splitlines()
+    told = ("b.json: foreign: no record of a run", "c.json: damaged: holds NaN",
+            "a.json (finished 2001-01-01T00:01:00Z) counts", "e.json: config_hash is",
+            "paper.json: runs[0]: left out: config_hash", "demo.json: damaged: not JSON")  # fmt: skip
+    assert len(lines) == len(told) and all(line.startswith("warning: ") for line in lines)
+    assert all(sum(text in line for line in lines) == 1 for text in told)
+    rows = list(csv.DictReader((results / "tables" / "paper" / "table4.csv").open()))
+    assert [(r["row"], r["mean"]) for r in rows if r["column"] == "top1_error" and r["mean"]] == [("mixup", "20.0")]
+
+
+def write(path: Path, text: str) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text)
+    return path
+
+
 CLICKS = """<script>
 const heads = document.querySelectorAll('table.sortable')[0].tHead.rows[0].cells, seen = [];
 const look = () => seen.push(heads[2].getAttribute('aria-sort') + ':' +
@@ -162,7 +237,7 @@ document.title = seen.join(';');
 @pytest.mark.skipif(shutil.which("chromium") is None, reason="needs chromium")
 def test_columns_sort_in_a_browser(outputs: Path, tmp_path: Path) -> None:
     report = outputs / "report"
-    assert run(outputs, "--out", report) == 0
+    assert run_tables(outputs, "--out", report) == 0
     page = report / "page" / "index.html"
     page.write_text(page.read_text().replace("</body>", CLICKS))
     flags = ["--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage",
