@@ -28,6 +28,7 @@ def test_batches_order_and_kind_do_not_matter(name):
     images, indices = pictures(100, 13, 11), np.arange(5, 105)
     images[::3, 2:9], images[50:60], images[60:] = 255, 128, images[60:] // 64 * 64  # flat parts: sums hit levels
     original = images.copy()
+    images.flags.writeable = False  # as of a memory map
     whole = corrupt(images, name, 3, seed=7, indices=indices)
     assert isinstance(whole, np.ndarray) and whole.dtype == np.uint8 and whole.shape == images.shape
     for size, count in ((1, 30), (7, 100), (100, 100)):
@@ -36,7 +37,7 @@ def test_batches_order_and_kind_do_not_matter(name):
         assert np.array_equal(np.concatenate(parted), whole[:count])
     order = np.random.default_rng(1).permutation(100)
     assert np.array_equal(corrupt(images[order], name, 3, seed=7, indices=indices[order].tolist()), whole[order])
-    channels_first = torch.from_numpy(images).permute(0, 3, 1, 2).contiguous().permute(0, 2, 3, 1)
+    channels_first = torch.from_numpy(original).permute(0, 3, 1, 2).contiguous().permute(0, 2, 3, 1)
     result = corrupt(channels_first, name, 3, seed=7, indices=torch.from_numpy(indices))
     assert isinstance(result, torch.Tensor) and np.array_equal(result.numpy(), whole)
     assert np.array_equal(images, original) and np.array_equal(channels_first.numpy(), original)
@@ -172,11 +173,13 @@ def test_what_does_not_fit_is_refused():
         ((images, "fogg", 1), "unknown corruption 'fogg', expected one of gaussian_noise, shot_noise"),
         ((images, "fog", 0), "severity is 0, expected 1 to 5"),
         ((images, "fog", 2.5), "severity is 2.5, expected 1 to 5"),
-        ((images.astype(np.float32), "fog", 1), "images are torch.float32, expected uint8"),
+        ((images.astype(np.float32), "fog", 1), "images are float32, expected uint8"),
+        ((torch.zeros(2, 8, 8, 3), "fog", 1), "images are torch.float32, expected uint8"),
+        (([[0]], "fog", 1), "images are list, expected uint8"),
         ((images[0], "fog", 1), r"images have shape \(32, 32, 3\), expected \(N, H, W, C\)"),
         ((images.transpose(0, 3, 1, 2), "fog", 1), r"images have shape \(2, 3, 32, 32\)"),
         ((images, "fog", 1, 0, [1]), r"indices are torch.int64 of shape \(1,\), expected 2 integers"),
-        ((images, "fog", 1, 0, [0.5, 1.5]), r"indices are torch.float32 of shape \(2,\), expected 2 integers"),
+        ((images, "fog", 1, 0, [0.5, 1.5]), r"indices are torch.float64 of shape \(2,\), expected 2 integers"),
     ]
     for arguments, message in cases:
         with pytest.raises(ValueError, match=message):

@@ -57,8 +57,10 @@ def corrupt(
     (seed, name, severity, its index) alone, not on its batch. Parameters go by the size of the images.
     Raises ValueError for unknown names, and for severities, shapes, types or indices that do not fit.
     """
-    pixels = torch.from_numpy(np.ascontiguousarray(images)) if isinstance(images, np.ndarray) else images
-    which = _checked(pixels, name, severity, indices)
+    _check(images, name, severity)
+    # NumPy's read-only arrays (memory maps) are copied: torch has no such tensors
+    pixels = torch.from_numpy(np.require(images, None, "CW")) if isinstance(images, np.ndarray) else images
+    which = _on_device(indices, pixels)
     corruption, shape = REGISTRY[name], tuple(pixels.shape[1:])
     values = parameters(name, severity, *shape[:2])
     result = torch.empty_like(pixels, memory_format=torch.contiguous_format)
@@ -70,19 +72,22 @@ def corrupt(
     return result.numpy() if isinstance(images, np.ndarray) else result
 
 
-def _checked(pixels: Tensor, name: str, severity: int, indices: np.ndarray | Tensor | None) -> Tensor:
-    """The indices, on the device of the pixels, if everything fits."""
+def _check(images: np.ndarray | Tensor, name: str, severity: int) -> None:
     if name not in CORRUPTIONS:
         raise ValueError(f"unknown corruption {name!r}, expected one of {', '.join(CORRUPTIONS)}")
     if severity not in range(1, 6):
         raise ValueError(f"severity is {severity}, expected 1 to 5")
-    if pixels.dtype != torch.uint8:
-        raise ValueError(f"images are {pixels.dtype}, expected uint8")
-    if pixels.ndim != 4 or pixels.shape[-1] not in (1, 3) or 0 in pixels.shape[1:]:
-        raise ValueError(f"images have shape {tuple(pixels.shape)}, expected (N, H, W, C) with 1 or 3 channels")
+    if not isinstance(images, np.ndarray | Tensor) or images.dtype not in (torch.uint8, np.uint8):
+        raise ValueError(f"images are {getattr(images, 'dtype', type(images).__name__)}, expected uint8")
+    if images.ndim != 4 or images.shape[-1] not in (1, 3) or 0 in images.shape[1:]:
+        raise ValueError(f"images have shape {tuple(images.shape)}, expected (N, H, W, C) with 1 or 3 channels")
+
+
+def _on_device(indices: np.ndarray | Tensor | None, pixels: Tensor) -> Tensor:
+    """int64 indices where the pixels are."""
     if indices is None:
         return torch.arange(len(pixels), device=pixels.device)
-    which = torch.as_tensor(indices)
+    which = indices if isinstance(indices, Tensor) else torch.tensor(np.asarray(indices))
     if which.shape != (len(pixels),) or which.is_floating_point() or which.dtype == torch.bool:
         raise ValueError(f"indices are {which.dtype} of shape {tuple(which.shape)}, expected {len(pixels)} integers")
     return which.to(pixels.device, torch.int64)
