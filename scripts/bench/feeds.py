@@ -4,10 +4,10 @@ Both deliver augmented, normalised float32 batches; files are made in the offici
 cache. Worker processes are left out on both sides: what counts is images a CPU-second, which is what a core can feed.
 
 Log-mel cannot be fed 8x as fast. A clip is 32 real FFTs of 2,048 samples, 32 * 2.5 * 2048 * 11 = 1.8 MFLOP, made by
-the same library in both ways (MKL, at 33 GFLOP/s: 54 us), and a product with the mels, half of whose zeros are left
-out: 2.1 MFLOP (at 70 of the core's 90 GFLOP/s: 31 us; smaller blocks take as long). That is 85 us of our 125 to 150,
-where an eighth of the plain way's 600 to 650 us would be 80 us for everything. Two matrix products in place of each
-FFT would take 17 MFLOP.
+the same library in both ways (MKL on an AMD EPYC, at 33 GFLOP/s: 54 us), and a product with the mels, half of which is
+left out as zeros: 2.1 MFLOP (at 70 of the core's 90 GFLOP/s: 31 us; smaller blocks take as long). That is 85 us of our
+125 to 150, where an eighth of the plain way's 600 to 650 us would be 80 us for everything. Two matrix products in place
+of each FFT would take 17 MFLOP.
 """
 
 from __future__ import annotations
