@@ -132,7 +132,7 @@ def _curves(methods: Sequence[Method], key: str, name: str) -> str:
         axes.xaxis.get_major_locator().set_params(integer=True)
         axes.set_ylabel(name + (", log scale" if _log_scale(axes, values) else ""))
         axes.margins(x=0.01)
-        legend_below(axes, 2 if max(len(label) for label, _ in methods) > 18 else 3)
+        legend_below(axes, 2 if max(len(label) for label, _ in methods) > 12 else 3)
         return finish()
 
 

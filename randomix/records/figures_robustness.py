@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 _LEVELS = {"snr_noise": ("snr_db", "Signal-to-noise ratio (dB)"), "fgsm_sound": ("eps", "FGSM, size (full scale)")}
+_FEW = 0.01  # bins of a smaller share of the samples are marks without a line: what they show is chance
 _PLACEMENTS = ("clipped", "inside")
 _LOW, _HIGH = (0.20, 0.47, 0.66), (0.85, 0.33, 0.26)  # of maps: mid tones, with white text on them
 
@@ -57,7 +58,7 @@ def _add(
 
 
 def _columns(labels: Sequence[str]) -> int:
-    return 2 if max(map(len, labels)) > 16 else min(3, len(labels))
+    return 2 if max(map(len, labels)) > 12 else min(3, len(labels))
 
 
 def _corruptions(group: Group) -> Errors:
@@ -160,11 +161,12 @@ def _reliability(methods: Sequence[Method]) -> str:
             ece, total = group.metric("ece"), sum(n for *_, n in bins)
             labels.append(label + (f", ECE {ece.mean:.1f} %" if ece else ""))
             x, y = [100 * c for c, _, _ in bins], [100 * a for _, a, _ in bins]
-            axes.plot(x, y, dashes, color=its, linewidth=1.2, alpha=0.8, label=labels[-1])
+            line = [(a, b) for a, b, (*_, n) in zip(x, y, bins, strict=True) if n >= _FEW * total]
+            axes.plot(*zip(*line, strict=True), dashes, color=its, linewidth=1.2, alpha=0.8, label=labels[-1])
             axes.scatter(x, y, s=[4 + 110 * n / total for *_, n in bins], color=its, alpha=0.75, linewidths=0, zorder=3)
         axes.set_xlim(-2, 102)
         axes.set_ylim(-4, 104)
         axes.set_xlabel("Confidence (%)")
         axes.set_ylabel("Right answers (%)")
-        legend_below(axes, 1 if max(map(len, labels)) > 34 else 2)
+        legend_below(axes, 1 if max(map(len, labels)) > 24 else 2)
         return finish()

@@ -107,7 +107,7 @@ def _names(axes: Axes, marks: Sequence[Mark]) -> None:
     front = set(pareto_front([mark[1:3] for mark in marks]))
     named = [m for i, m in enumerate(marks) if len(marks) <= _MOST_NAMES or i in front]
     low, high = axes.get_ylim()
-    places = apart([y for _, _, y, _ in named], 0.05 * (high - low))
+    places = apart([y for _, _, y, _ in named], 0.07 * (high - low))
     left, right = axes.get_xlim()
     for (name, x, _, _), place in zip(named, places, strict=True):
         at_edge = x > left + 0.75 * (right - left)
