@@ -8,7 +8,7 @@ takes. Order and defaults of the augmentations are those of TensorFlow's speech_
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -179,6 +179,18 @@ class AudioData:
         if split not in self.held_out:
             raise ValueError(f"{self.name} has no split {split!r}, only {', '.join(map(repr, self.splits))}")
         return AudioEvalSet(self, self.held_out[split], torch.device(device))
+
+    def check_corrupted(
+        self, names: Sequence[str], severities: Sequence[int], *, source: str = "official", allow_missing: bool = False
+    ) -> tuple[str, ...]:
+        """Raises ConfigError: the corruptions are those of images."""
+        raise ConfigError([f"evaluators has corruptions, which is for images; {self.name} is sound: use snr_noise"])
+
+    def corrupted_set(
+        self, device: torch.device, corruption: str, severity: int, *, source: str = "official", seed: int = 0
+    ) -> AudioEvalSet:
+        """Raises ConfigError."""
+        raise ConfigError([f"evaluators has corruptions, which is for images; {self.name} is sound: use snr_noise"])
 
     def describe(self) -> dict[str, Any]:
         """Source, checksums and sizes, for the record of a run; no paths."""

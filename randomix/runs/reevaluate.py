@@ -84,7 +84,7 @@ def evaluate_checkpoint(
     target = _write(text, Path(path), asked | {"precision": precision.name})
     journal.remove()
     for name, value in found["metrics"].items():
-        print(f"{name:24} {value:.4f}")
+        print(f"{name:36} {value:.4f}")
     print(f"record: {target}", flush=True)
     return OK
 

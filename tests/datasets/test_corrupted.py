@@ -1,5 +1,7 @@
 """Published corrupted test sets: what is read, and what is found out about damaged files before any work."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
@@ -170,6 +172,11 @@ def test_sets_without_published_files_and_sound(tmp_path):
         check({"name": name}, source="generated")
         with pytest.raises(ConfigError, match="no corrupted test set of"):  # not another one in its place
             datasets.build({"name": name}).corrupted_set(CPU, "fog", 1, source="official")
+    sound = SimpleNamespace(name="speech_commands", input_shape=(1, 16000))
+    with pytest.raises(
+        ConfigError, match=r"corruptions, which is for images \(C, H, W\); .* speech_commands are \(1, 16"
+    ):
+        check_evaluators(["corruptions"], {}, sound)
     two = datasets.build({"name": "fake_images", "channels": 2})
     with pytest.raises(ConfigError, match=r"grey or colour images of 8 bits; .* uint8 of shape \(32, 32, 2\)"):
         check_evaluators(["corruptions"], {"corruptions": {"source": "generated"}}, two)
