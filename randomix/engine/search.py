@@ -7,6 +7,7 @@ the runs. The same command proposes the same trials again, finds their runs fini
 
 from __future__ import annotations
 
+import importlib.metadata
 import importlib.util
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -201,7 +202,8 @@ def to_json(search: Search, candidates: Sequence[Any], seeds: Sequence[int], tri
     """The search as JSON, one line a trial with the names of its runs, whose records hold the evidence."""
     best = {t.weights for t in front(trials)}
     head = {"candidates": list(candidates), "objectives": search.objectives, "seeds": list(seeds),
-            "sampler": search.sampler, "sampler_seed": search.seed, "start": search.start}  # fmt: skip
+            "sampler": search.sampler, "sampler_seed": search.seed, "start": search.start,
+            "optuna": importlib.metadata.version("optuna")}  # fmt: skip
     lines = [
         dumps({"weights": list(t.weights), "front": t.weights in best, "runs": t.runs,
                "values": dict(zip(search.objectives, t.values, strict=True)) if t.values else None})
