@@ -149,8 +149,13 @@ def to_latex(table: Table) -> str:
 def latex_float(caption: str, name: str, tabular: Iterable[str], notes: Iterable[str]) -> str:
     """A table environment around a tabular, which is made smaller where it is wider than the text."""
     lines = [r"\begin{table}", r"\centering", rf"\caption{{{tex_escape(caption)}}}", rf"\label{{tab:{name}}}"]
-    lines += [r"\sbox0{%", *tabular, r"}\ifdim\wd0>\linewidth\resizebox{\linewidth}{!}{\usebox0}\else\usebox0\fi"]
-    lines += [rf"\par\footnotesize {tex_escape(n)}" for n in notes]
+    lines += [
+        r"\par\medskip",
+        r"\sbox0{%",
+        *tabular,
+        r"}\ifdim\wd0>\linewidth\resizebox{\linewidth}{!}{\usebox0}\else\usebox0\fi",
+    ]
+    lines += [r"\par\medskip\footnotesize\raggedright", *(rf"{tex_escape(n)}\par" for n in notes)]
     return "\n".join([*lines, r"\end{table}"]) + "\n"
 
 

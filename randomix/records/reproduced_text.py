@@ -136,7 +136,9 @@ def to_latex(table: ReproducedTable) -> str:
             tabular.append(rf"\multicolumn{{{first + sum(spans)}}}{{l}}{{\emph{{{tex_escape(heading)}}}}} \\")
         tabular += [" & ".join(_tex_cells(row, table)) + r" \\" for row in rows]
     tabular += [r"\bottomrule", r"\end{tabular}"]
-    text = latex_float(f"{table.title}. {table.paper.caption}", table.slug, tabular, (*table.captions, *table.notes))
+    text = latex_float(
+        f"The paper's {table.title}. {table.paper.caption}", table.slug, tabular, (*table.captions, *table.notes)
+    )
     comments = [f"% {_lacking(c, table)}: {command}\n" for command, cells in table.missing().items() for c in cells]
     return text + "".join(comments)
 
