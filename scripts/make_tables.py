@@ -68,7 +68,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for table in tables:
         print(render.to_terminal(table))
     for table in reproduced:
-        print(f"{table.title}: {table.filled} cells filled, see {_paper_base(table, out)}.md")
+        possible = sum(c.exists for c in table.cells)
+        print(f"{table.title}: {table.filled} of {possible} cells filled, see {_paper_base(table, out)}.md")
     if not records:
         print("no runs yet: the page says how to make some")
     print(f"page: {page}")

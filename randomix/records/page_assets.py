@@ -27,12 +27,11 @@ pre { background: var(--panel); border: 1px solid var(--line); border-radius: 6p
 .scroll { overflow-x: auto; border: 1px solid var(--line); border-radius: 8px;
   background: linear-gradient(to left, var(--paper) 30%, transparent) right / 3rem 100% no-repeat local,
     linear-gradient(to left, var(--line), transparent) right / 1rem 100% no-repeat scroll; }
-table { border-collapse: collapse; width: 100%; font-variant-numeric: tabular-nums; }
+table { border-collapse: separate; border-spacing: 0; width: 100%; font-variant-numeric: tabular-nums; }
 .what { font-size: .9rem; max-width: 60rem; }
 th, td { padding: .5rem .75rem; text-align: left; vertical-align: top; border-top: 1px solid var(--line); }
 thead th { border-top: 0; padding: 0; vertical-align: bottom; }
-tbody th { font-weight: 600; position: sticky; left: 0; background: var(--paper);
-  box-shadow: inset 0 1px var(--line); }
+tbody th { font-weight: 600; position: sticky; left: 0; background: var(--paper); }
 thead tr:first-child th:first-child { position: sticky; left: 0; z-index: 1; background: var(--paper); }
 th.group { padding: .5rem .75rem .1rem; font-size: .9rem; white-space: nowrap; }
 th.first, td.first, th.group { border-left: 1px solid var(--line); }

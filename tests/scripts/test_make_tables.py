@@ -159,7 +159,7 @@ def test_the_papers_tables_come_from_the_grid_beside_the_records(tmp_path: Path,
     write_grid(results / "grid", grid("demo", runs=[run("cutmix", 4, ["top1_error"])]))
     assert run_tables(results / "records", "--out", results) == 0
     printed = capsys.readouterr()
-    assert printed.err == "" and "Table 4: Robustness on CIFAR-100: 1 cells filled" in printed.out
+    assert printed.err == "" and "Table 4: Robustness on CIFAR-100: 1 of 24 cells filled" in printed.out
     names = set(tree(results / "tables"))
     assert {f"paper/table{n}.{s}" for n in range(1, 7) for s in ("md", "tex", "csv", "html")} < names
     assert not any(n.startswith("demo") for n in names)  # no record fills a cell of that scale
@@ -190,7 +190,7 @@ def test_only_a_grid_gives_tables_of_commands(tmp_path: Path, capsys) -> None:
     results = tmp_path / "results"
     write_grid(results / "grid", grid())
     assert run_tables(results / "records", "--out", results) == 0
-    assert "0 cells filled" in capsys.readouterr().out
+    assert "0 of 56 cells filled" in capsys.readouterr().out
     assert "python train.py experiment=table1 mixer=mixup" in (results / "page" / "index.html").read_text()
 
 
