@@ -23,8 +23,8 @@ from randomix.records.tables import COST, caption
 
 SIGNIFICANT = 0.05
 RANDOMIX_ROW = "randomix"
-_STATED = "table1/randomix/cifar100-wrn_28_10"  # weights [3,1,1,1] by section 4.2.1, but ...
-_PRINTED = "table5/randomix-4111/top1_error"  # ... the number is that of this row
+_PRINTED = "table1/randomix/cifar100-wrn_28_10"  # the number of weights [4,1,1,1], but by section 4.2.1 ...
+_STATED = "table5/randomix-3111/top1_error"  # ... they are those of this row
 
 
 @dataclass(frozen=True)
@@ -257,8 +257,8 @@ def _notes(table: ReproducedTable, matches: Mapping[str, Match], measure: str) -
                "† better than the best other method of the column (RandoMix not counted).")  # fmt: skip
     if any(c.key.endswith(COST) for c in table.columns):
         yield f"Cost: {measure} of a training epoch divided by the Baseline's of the same seed on the same hardware."
-    if _STATED in [c.id for c in table.cells]:
-        yield _other_weights(matches.get(_PRINTED))
+    if _PRINTED in [c.id for c in table.cells]:
+        yield _other_weights(matches.get(_STATED))
     if any(c.statistic and c.missing_seeds for c in table.cells):
         yield "Some cells lack seeds of the grid: the commands for them stand with those of the empty cells."
     groups = {c.run.key: c.match.group for c in table.cells if c.match and c.match.group}
@@ -284,8 +284,8 @@ def _other_weights(found: Match | None) -> str:
     own = found.statistic("top1") if found else None
     value = f"{own.mean:.2f} ± {own.std:.2f} ({own.n})" if own and own.std is not None else None
     value = value or (f"{own.mean:.2f} (1 run)" if own else "not run yet")
-    return (f"RandoMix, CIFAR-100, WRN28-10 is run with weights [3,1,1,1], as section 4.2.1 states. With [4,1,1,1], "
-            f"whose error in Table 5 is the number printed here, ours is: {value}.")  # fmt: skip
+    return ("RandoMix, CIFAR-100, WRN28-10 is run with weights [4,1,1,1], whose error in Table 5 is the number printed "
+            f"here. With [3,1,1,1], as section 4.2.1 states them, ours is: {value}.")  # fmt: skip
 
 
 def _with_columns(table: ReproducedTable) -> Iterator[tuple[ReproducedCell, PaperColumn]]:

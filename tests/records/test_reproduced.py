@@ -97,12 +97,12 @@ def test_both_halves_of_table_1(tmp_path: Path) -> None:
 
 def test_the_note_on_weights(tmp_path: Path) -> None:
     def note(records: Sequence[RunRecord]) -> str:
-        (found,) = [n for n in reproduce(loaded(tmp_path), records)[0].notes if "[4,1,1,1], whose" in n]
+        (found,) = [n for n in reproduce(loaded(tmp_path), records)[0].notes if "[3,1,1,1], as section" in n]
         return found
 
     assert note([]).endswith("ours is: not run yet.")
-    assert note([record("randomix-4111", 5, 0, 15.5)]).endswith("ours is: 84.50 (1 run).")
-    assert note([record("randomix-4111", 5, s, 15.5 + s) for s in (0, 2)]).endswith("ours is: 83.50 ± 1.41 (2).")
+    assert note([record("randomix-3111", 5, 0, 15.5)]).endswith("ours is: 84.50 (1 run).")
+    assert note([record("randomix-3111", 5, s, 15.5 + s) for s in (0, 2)]).endswith("ours is: 83.50 ± 1.41 (2).")
 
 
 def test_cost_is_relative_to_the_baseline_of_the_same_jobs(tmp_path: Path) -> None:
