@@ -114,16 +114,17 @@ def _flag(values: dict[str, str], key: str) -> bool:
 
 
 def _write_grids() -> int:
-    for name in GRIDS:
-        scale, path = load(name, CHECKOUT / "configs"), CHECKOUT / "results" / "grid" / f"{name}.json"
-        write_atomic(path, document.text(scale, plan(CHECKOUT, scale)), parents=True)
+    scales = [load(name, CHECKOUT / "configs") for name in GRIDS]
+    for scale, runs in zip(scales, plan(CHECKOUT, *scales), strict=True):
+        path = CHECKOUT / "results" / "grid" / f"{scale.name}.json"
+        write_atomic(path, document.text(scale, runs), parents=True)
         print(path.relative_to(CHECKOUT))
     return OK
 
 
 def _reproduce(options: Options) -> int:
     scale = load(options.scale, CHECKOUT / "configs")
-    runs = [run for run in plan(CHECKOUT, scale) if run.tables & options.tables]
+    runs = [run for run in plan(CHECKOUT, scale)[0] if run.tables & options.tables]
     tasks = _list(runs, scale, options)
     speech = [task for task in tasks if task.run.config["dataset"].get("root") == scale.needs]
     if scale.needs and speech and not Path(scale.needs).is_dir():

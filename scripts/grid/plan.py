@@ -19,6 +19,7 @@ from randomix.engine.schema import TrainConfig, validate
 from randomix.engine.validation import normalise
 from randomix.errors import ConfigError
 from randomix.records.identity import config_hash, mixer_label
+from randomix.records.paper import cell_ids
 
 
 @dataclass(frozen=True)
@@ -111,24 +112,26 @@ def experiments(checkout: Path) -> list[str]:
     return sorted(path.stem for path in (checkout / "configs" / "experiment").glob("table[1-6]_*.yaml"))
 
 
-def plan(checkout: Path, scale: Scale) -> list[Run]:
-    """All runs of a scale, each once, in the order of their first cell."""
-    from randomix.records.paper import cell_ids
-
-    found: dict[tuple[str, str, str], Run] = {}
+def plan(checkout: Path, *scales: Scale) -> list[list[Run]]:
+    """For each scale all of its runs, each once, in the order of their first cell."""
     with Composer(checkout) as composer:
-        for experiment in experiments(checkout):
-            for job in composer.jobs(experiment):
-                run = _run(composer, experiment, job, scale)
-                found[run.key] = _merged(found[run.key], run) if run.key in found else run
+        jobs = [(experiment, job, composer.compose(job))
+                for experiment in experiments(checkout) for job in composer.jobs(experiment)]  # fmt: skip
+        return [_merge(_run(composer, *job, scale) for job in jobs) for scale in scales]
+
+
+def _merge(runs: Iterable[Run]) -> list[Run]:
+    """Each run once, in the order of the first cell."""
+    found: dict[tuple[str, str, str], Run] = {}
+    for run in runs:
+        found[run.key] = _merged(found[run.key], run) if run.key in found else run
     place = {cell: i for i, cell in enumerate(cell_ids())}
     runs = [replace(run, cells=tuple(sorted(run.cells, key=place.__getitem__))) for run in found.values()]
     return sorted(runs, key=lambda run: place[run.cells[0]])
 
 
-def _run(composer: Composer, experiment: str, job: tuple[str, ...], scale: Scale) -> Run:
-    """One run of an experiment at a scale."""
-    paper = composer.compose(job)
+def _run(composer: Composer, experiment: str, job: tuple[str, ...], paper: Mapping[str, Any], scale: Scale) -> Run:
+    """One run of an experiment at a scale; ``paper``: its configuration there."""
     cells = cells_of(experiment, paper)
     if scale.name == PAPER:
         return Run(paper, job, scale.seeds, cells, gpu_hours=gpu_hours(paper))
