@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from randomix.robustness.corruptions import blur, digital, elastic, noise, spatter, weather
+from randomix.robustness.corruptions import blur, digital, elastic, frost, noise, spatter, weather
 from randomix.robustness.corruptions.draws import Corruption, ImageRng, no_draws
 from randomix.robustness.corruptions.parameters import parameters
 
@@ -25,6 +25,7 @@ REGISTRY: dict[str, Corruption] = {
     "motion_blur": Corruption(blur.draw_motion, blur.motion_blur),
     "zoom_blur": Corruption(no_draws, blur.zoom_blur),
     "snow": weather.SNOW,
+    "frost": frost.FROST,
     "fog": weather.FOG,
     "brightness": Corruption(no_draws, digital.brightness),
     "contrast": Corruption(no_draws, digital.contrast),
