@@ -23,14 +23,15 @@ from randomix.robustness.counter import hash64, unit_interval
 FILES = ("frost1.png", "frost2.png", "frost3.png", "frost4.jpg", "frost5.jpg")
 _FACTORS = ((48, 0.2), (112, 0.3))  # by the shorter side of the images; larger ones take the pictures as they are
 _SIDE = 512  # of our own pictures
-# Mean colour, contrast, decay of details and sharpness of veins of our own pictures: thin ice to thick rime.
 _OWN = (
-    ((80, 148, 165), 22, 1.5, 6),
-    ((200, 205, 214), 22, 1.35, 3),
-    ((190, 200, 212), 24, 1.4, 5),
-    ((138, 153, 165), 29, 1.45, 4),
-    ((112, 123, 135), 42, 1.55, 8),
+    ((80, 148, 165), 22),
+    ((200, 205, 214), 22),
+    ((190, 200, 212), 24),
+    ((138, 153, 165), 29),
+    ((112, 123, 135), 42),
 )
+"""Mean colour and contrast of our own pictures: thin ice to thick rime."""
+_RIME_DECAY, _CRYSTALS_DECAY, _FOLDS = 1.3, 1.6, (6, 14, 30)
 
 
 def frost_source() -> str:
@@ -118,16 +119,22 @@ def _read(path: Path) -> Tensor:
 
 
 def _own(number: int) -> Tensor:
-    """A picture of our own (512, 512, 3) uint8: rime with bright veins, a function of its number alone."""
-    mean, contrast, decay, sharpness = _OWN[number]
-    places = torch.arange(_SIDE * _SIDE)
-    rime, ridges = (
-        height_map(unit_interval(hash64(number, layer, places)).mul_(2).sub_(1).view(1, _SIDE, _SIDE), decay)[0]
-        for layer in (0, 1)
-    )
-    relief = rime + (1 - (2 * ridges - 1).abs()) ** sharpness
+    """A picture of our own (512, 512, 3) uint8, a function of its number: rime below crystals of three sizes.
+
+    The crystals are level lines of height maps, drawn as many times over their height as _FOLDS says.
+    """
+    mean, contrast = _OWN[number]
+    relief = 2 * _map(number, 0, _RIME_DECAY)
+    for layer, folds in enumerate(_FOLDS, 1):
+        relief += (1 - (2 * (_map(number, layer, _CRYSTALS_DECAY) * folds % 1) - 1).abs()) ** 3
     relief = contrast * (relief - relief.mean()) / relief.std()
     return (torch.tensor(mean, dtype=torch.float64) + relief[..., None]).round_().clamp_(0, 255).to(torch.uint8)
+
+
+def _map(number: int, layer: int, decay: float) -> Tensor:
+    """A height map (512, 512) in [0, 1]."""
+    wobble = unit_interval(hash64(number, layer, torch.arange(_SIDE * _SIDE))).mul_(2).sub_(1)
+    return height_map(wobble.view(1, _SIDE, _SIDE), decay)[0]
 
 
 FROST = Corruption(draw, frost)
