@@ -6,12 +6,15 @@ import math
 
 import torch
 from torch import Tensor
-from torch.nn.functional import max_pool2d, pad
+from torch.nn.functional import pad
 
-# Borgefors' 5x5 chamfer: lengths of steps to a neighbour, a diagonal neighbour and a knight's move, as OpenCV has them.
-_STEPS = (((0, 1), 1.0), ((1, 0), 1.0), ((1, 1), 1.4), ((1, -1), 1.4)) + tuple(
-    ((y, x), 2.1969) for y, x in ((1, 2), (2, 1), (1, -2), (2, -1))
-)
+# Lengths of steps (down, right): Borgefors' 5x5 chamfer with OpenCV's numbers.
+_STRAIGHT, _DIAGONAL, _KNIGHT = 1.0, 1.4, 2.1969
+_STEPS = {
+    **dict.fromkeys([(0, 1), (1, 0)], _STRAIGHT),
+    **dict.fromkeys([(1, 1), (1, -1)], _DIAGONAL),
+    **dict.fromkeys([(1, 2), (2, 1), (1, -2), (2, -1)], _KNIGHT),
+}
 
 
 def canny(layers: Tensor, low: float, high: float) -> Tensor:
@@ -24,10 +27,22 @@ def canny(layers: Tensor, low: float, high: float) -> Tensor:
     gradient_x, gradient_y = _sobel(layers)
     length = gradient_x.abs() + gradient_y.abs()
     weak = _thin(length, gradient_x, gradient_y) & (length > low)
-    weak, strong = weak.float()[:, None], (weak & (length > high)).float()[:, None]
-    for _ in range(sum(layers.shape[1:])):
-        strong = max_pool2d(strong, 3, stride=1, padding=1).mul_(weak)
-    return strong[:, 0] > 0
+    return _linked(weak, weak & (length > high), steps=sum(layers.shape[1:]))
+
+
+def _linked(weak: Tensor, strong: Tensor, steps: int) -> Tensor:
+    """Weak pixels (n, H, W) bool that at most ``steps`` weak ones link to a strong one; strong ones are weak too."""
+    # A fixed number of steps waits for no device; images last, so that shifted rows are long runs of memory.
+    weak, strong = (
+        part.permute(1, 2, 0).to(torch.uint8, memory_format=torch.contiguous_format) for part in (weak, strong)
+    )
+    wide = torch.zeros(weak.shape[0], weak.shape[1] + 2, weak.shape[2], dtype=torch.uint8, device=weak.device)
+    tall = torch.zeros(weak.shape[0] + 2, *weak.shape[1:], dtype=torch.uint8, device=weak.device)
+    for _ in range(steps):
+        wide[:, 1:-1] = strong
+        torch.bitwise_or(wide[:, :-2], wide[:, 2:], out=tall[1:-1]).bitwise_or_(strong)
+        torch.bitwise_or(tall[:-2], tall[2:], out=strong).bitwise_or_(tall[1:-1]).bitwise_and_(weak)
+    return strong.permute(2, 0, 1).bool()
 
 
 def _sobel(layers: Tensor) -> tuple[Tensor, Tensor]:
@@ -57,13 +72,13 @@ def _thin(length: Tensor, gradient_x: Tensor, gradient_y: Tensor) -> Tensor:
 
 
 def distance_to(edges: Tensor, farthest: float) -> Tensor:
-    """Chamfer distance (n, H, W), float32, of each pixel to the nearest of the edges (n, H, W) bool, at most ``farthest``.
+    """Chamfer distance (n, H, W) float32 to the nearest of the edges (n, H, W) bool, at most ``farthest``.
 
     A shortest path has steps of at most two directions, in any order: minima along one direction after another are
     enough; along a direction, minima over 1, 2, 4, ... steps.
     """
     result = torch.where(edges, 0.0, float(farthest))
-    for (y, x), length in _STEPS:
+    for (y, x), length in _STEPS.items():
         for sign in (1, -1):
             for count in _doublings(farthest / length):
                 _relax(result, sign * count * y, sign * count * x, count * length)

@@ -55,14 +55,15 @@ def water_cover(liquid: Tensor, threshold: float, opacity: float) -> Tensor:
 
     The distance from the edges (Canny) is cut at 20, averaged over 3x3, equalised, embossed and averaged again.
     """
-    layer = torch.where(liquid < threshold, 0.0, liquid).mul_(255).clamp_(0, 255).floor_()
+    # remainder: the original's bytes wrap around
+    layer = torch.where(liquid < threshold, 0.0, liquid).mul_(255).floor_().remainder_(256).float()
     distance = distance_to(canny(layer, *_CANNY_THRESHOLDS), _FARTHEST)
     # 1e-4: sums of 1.4 and 2.1969 that make an integer may fall short of it
     relief = equalise((_sum3x3(distance) / 9 + 1e-4).floor_(), _FARTHEST + 1)
     relief = _filter3x3(relief, _EMBOSS).clamp_(0, 255)
     relief = (_sum3x3(relief) / 9).round_()
     cover = layer * relief
-    return cover * (opacity / cover.amax((1, 2), keepdim=True).clamp_(min=1))
+    return cover / cover.amax((1, 2), keepdim=True).clamp_(min=1) * opacity
 
 
 def equalise(layers: Tensor, levels: int) -> Tensor:
