@@ -7,8 +7,8 @@ from functools import partial
 
 import torch
 from torch import Tensor
-from torch.nn.functional import pad
 
+from randomix.robustness.corruptions.blur import extended
 from randomix.robustness.corruptions.draws import Corruption, ImageRng, to_uint8, to_unit
 from randomix.robustness.corruptions.edges import canny, distance_to
 from randomix.robustness.corruptions.resampling import in_color, smooth
@@ -88,7 +88,7 @@ def _sum3x3(layers: Tensor) -> Tensor:
 def _filter3x3(layers: Tensor, kernel: Sequence[Sequence[int]]) -> Tensor:
     """Correlation of layers (n, H, W) with a 3x3 kernel; beyond the edge: c b | a b c."""
     height, width = layers.shape[1:]
-    padded = pad(layers[:, None], (1, 1, 1, 1), mode="reflect")[:, 0]
+    padded = extended(extended(layers, 1, 1, mirror=True), 2, 1, mirror=True)
     result = torch.zeros_like(layers)
     for y, row in enumerate(kernel):
         for x, weight in enumerate(row):

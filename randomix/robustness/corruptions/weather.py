@@ -11,6 +11,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from randomix.robustness.corruptions.blur import line_blur
 from randomix.robustness.corruptions.draws import Corruption, ImageRng, to_uint8, to_unit
 from randomix.robustness.corruptions.resampling import linear_matrix, luma
 
@@ -81,8 +82,7 @@ def snow(images: Tensor, parameters: Sequence[float], *, noise: Tensor, angles: 
     rows, columns = (zoom_matrix(side, zoom, noise.device) for side in noise.shape[1:])
     flakes = rows @ (mean + deviation * noise.double()) @ columns.T
     flakes = torch.where(flakes < threshold, 0.0, flakes).clamp_(0, 1)
-    flakes = line_blur((flakes * 255).floor_(), radius, sigma, angles)
-    flakes = (flakes.floor_() / 255)[..., None]
+    flakes = line_blur((flakes * 255).floor_()[..., None], radius, sigma, angles).floor_() / 255
     pixels = to_unit(images, torch.float64)
     pixels = blend * pixels + (1 - blend) * torch.maximum(pixels, luma(pixels) * 1.5 + 0.5)
     return to_uint8(pixels + flakes + flakes.flip(1, 2))
@@ -96,21 +96,6 @@ def zoom_matrix(side: int, zoom: float, device: torch.device) -> Tensor:
     places = torch.arange(first, first + side, dtype=torch.float64, device=device)
     places = places * ((source - 1) / max(enlarged - 1, 1))
     return linear_matrix(places + (side - source) // 2, side)
-
-
-def line_blur(layers: Tensor, radius: float, sigma: float, angles: Tensor) -> Tensor:
-    """Blur layers (n, H, W) along one-sided lines at ``angles`` (n,) degrees; edges are repeated."""
-    height, width = layers.shape[1:]
-    weights = torch.exp(torch.arange(2 * int(radius) + 1, dtype=torch.float64) ** 2 / (-2 * sigma**2))
-    weights = (weights / weights.sum()).tolist()
-    direction = torch.deg2rad(angles.double())
-    y, x = (torch.arange(side, device=layers.device) for side in (height, width))
-    flat, result = layers.flatten(1), torch.zeros_like(layers)
-    for distance, weight in enumerate(weights):
-        down, right = ((distance * part - 0.5).ceil().long()[:, None] for part in (direction.sin(), direction.cos()))
-        index = (y + down).clamp_(0, height - 1)[:, :, None] * width + (x + right).clamp_(0, width - 1)[:, None]
-        result += weight * flat.gather(1, index.flatten(1)).view_as(layers)
-    return result
 
 
 FOG, SNOW = Corruption(draw_fog, fog), Corruption(draw_snow, snow)
