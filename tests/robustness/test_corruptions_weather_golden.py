@@ -71,18 +71,18 @@ def test_pictures_are_those_of_the_original(data, name, severity):
 
 @pytest.mark.parametrize(("name", "severity"), CASES)
 def test_our_draws_have_the_law_of_the_original(name, severity):
-    """64 results of each of two images: means of the pixels, and distances from the image.
+    """64 results of an image: means of the pixels, and distances from the image.
 
     They are held against 512 results with NumPy's draws: rare drops and flakes make means and spreads of 64 uncertain.
     """
     stats = pytest.importorskip("scipy.stats")
-    for kind, image in enumerate(photos()):
-        states = [np.random.RandomState(1000 * kind + number) for number in range(MANY)]
-        theirs = from_numpy(name, severity, states, image[None].repeat(MANY, 0)).astype(float)
-        ours = corrupt(image[None].repeat(COUNT, 0), name, severity, seed=3 + kind).astype(float)
-        assert (np.abs(ours.mean(0) - theirs.mean(0)) <= 4 * theirs.std(0) / COUNT**0.5 + 1).mean() >= 0.99
-        distances = [np.abs(results - image).mean((1, 2, 3)) for results in (ours, theirs)]
-        assert stats.ks_2samp(*distances).pvalue > 1e-3 / (2 * len(CASES))
+    image = photos()[severity % 2][None]
+    states = [np.random.RandomState(number) for number in range(MANY)]
+    theirs = from_numpy(name, severity, states, image.repeat(MANY, 0)).astype(float)
+    ours = corrupt(image.repeat(COUNT, 0), name, severity, seed=3).astype(float)
+    assert (np.abs(ours.mean(0) - theirs.mean(0)) <= 4 * theirs.std(0) / COUNT**0.5 + 1).mean() >= 0.99
+    distances = [np.abs(results - image).mean((1, 2, 3)) for results in (ours, theirs)]
+    assert stats.ks_2samp(*distances).pvalue > 1e-3 / len(CASES)
 
 
 def photos():
