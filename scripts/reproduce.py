@@ -35,6 +35,7 @@ TABLES = tuple(range(1, 7))
 KEYS = ("table", "scale", "run", "jobs", "launcher", "write_grid")
 LAUNCHERS = ("local", "slurm")
 GRIDS = (PAPER, "demo")  # that are committed
+PIPE = 141  # what shells report for a closed pipe
 
 
 @dataclass(frozen=True)
@@ -66,6 +67,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except RunError as error:
         print("\n".join(f"reproduce.py: {line}" for line in str(error).splitlines()), file=sys.stderr)
         return error.exit_code
+    except BrokenPipeError:  # `| head`: nobody reads on
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return PIPE
     except OSError as error:
         print(f"reproduce.py: {error}", file=sys.stderr)
         return BUG
@@ -145,7 +149,7 @@ def _list(runs: Sequence[Run], scale: Scale, options: Options) -> list[Task]:
         tasks += left
         dataset, model, digest = run.key
         shown = ", ".join(f"seed {seed} {state.name}" for seed, state in states.items())
-        if len({state.name for state in states.values()}) == 1:
+        if len(states) > 1 == len({state.name for state in states.values()}):
             shown = f"{len(states)} seeds {next(iter(states.values())).name}"
         print(f"{dataset}/{model}/{run.config['mixer']['name']}-{digest}  {run.label}: {shown}{_cost(left, scale)}")
         print(f"    fills {' '.join(run.cells)}")
