@@ -158,7 +158,8 @@ def _list(runs: Sequence[Run], scale: Scale, options: Options) -> list[Task]:
     states = ", ".join(f"{counts[name]} {name}" for name in STATES if counts[name])
     print(f"{len(runs)} runs, {sum(counts.values())} seeds in all: {states}{_cost(tasks, scale)}")
     if counts[DONE] == sum(counts.values()):
-        print("all are done; tables and page: python scripts/make_tables.py")
+        root = f"outputs/tables/{scale.name}"
+        print(f"all are done; their tables: python -m randomix.records.store {root} results/records && make tables")
     return tasks
 
 
