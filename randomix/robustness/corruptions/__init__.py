@@ -13,7 +13,7 @@ from randomix.robustness.corruptions import blur, digital, elastic, frost, noise
 from randomix.robustness.corruptions.draws import Corruption, ImageRng, no_draws
 from randomix.robustness.corruptions.parameters import parameters
 
-VERSION = "1"
+VERSION = "2"
 """Of the generator: changes whenever the same arguments give other bytes."""
 
 REGISTRY: dict[str, Corruption] = {
