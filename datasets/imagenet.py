@@ -49,6 +49,7 @@ def build(config: Mapping[str, Any]) -> StreamData:
     sources, classes, found = opened
     val = sources["val"]
     counts = tuple(np.bincount(val.files.labels).tolist()) if isinstance(val, FileSource) else None
+    trees = ClassTrees("ImageNet-C", "imagenet_c", roots(options), classes, len(val), counts)
     return StreamData(
         name="imagenet",
         class_names=classes,
@@ -58,7 +59,8 @@ def build(config: Mapping[str, Any]) -> StreamData:
         std=tuple(options["std"]),
         options=stream_options(options),
         source={**found, "checked": "classes and numbers of images" if options["verify"] else None, "synthetic": False},
-        published=ClassTrees("ImageNet-C", "imagenet_c", roots(options), classes, len(val), counts),
+        published=trees,
+        corrupted_source=lambda name, severity: FileSource(trees.files(name, severity)),
     )
 
 

@@ -321,6 +321,10 @@ class ArrayData:
         labels = self.test_labels if labels is None else labels
         return ResidentEvalSet(images, labels, self.mean, self.std, torch.device(device))
 
+    def identify_corrupted(self, names: Sequence[str], severities: Sequence[int]) -> dict[str, str]:
+        """What tells the published files of these corruptions from others."""
+        return require_published(self.name, self.published).identify(names, severities)
+
     @functools.cached_property
     def _generated(self) -> Generated:
         return Generated(self.name, self.test_images, self.cache or cache_folder({}))

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from datasets.corrupted.published import find, fix, without_missing
+from datasets.corrupted.published import find, fix, parts_digest, without_missing
 from datasets.formats.class_folders import ImageFiles, class_names, scan
 from randomix.errors import DataError
 from randomix.robustness.corruptions import CORRUPTIONS
@@ -74,6 +74,17 @@ class ClassTrees:
         assert self.decode is not None
         files = self.files(name, severity)
         return self.decode(files), files.labels
+
+    def identify(self, names: Sequence[str], severities: Sequence[int]) -> dict[str, str]:
+        """Digests by NAME/SEVERITY of the first image of the first, the middle and the last class."""
+        folder, found = self._folder(), {}
+        for name, severity in ((name, severity) for name in names for severity in severities):
+            place, ordered = self._place(folder, name, severity), sorted(self.classes)
+            if place.is_dir():
+                some = {ordered[len(ordered) * third // 2 - (third == 2)] for third in range(3)}
+                firsts = [min((place / label).iterdir(), default=None) for label in sorted(some)]
+                found[f"{name}/{severity}"] = parts_digest(*(path for path in firsts if path is not None))
+        return found
 
     @property
     def _fix(self) -> str:

@@ -11,7 +11,8 @@ from pathlib import Path
 
 import numpy as np
 
-from datasets.corrupted.published import find, fix, say_once, without_missing
+from datasets.corrupted.published import find, fix, parts_digest, say_once, without_missing
+from datasets.integrity import file_digest
 from randomix.errors import DataError
 from randomix.robustness.corruptions import CORRUPTIONS
 
@@ -53,6 +54,12 @@ class NpyFiles:
     def cell(self, name: str, severity: int) -> tuple[np.ndarray, None]:
         """The images of one severity, a map of their file, in the order of the test set."""
         return self._part(self._open(self._folder() / f"{name}.npy"), severity), None
+
+    def identify(self, names: Sequence[str], severities: Sequence[int]) -> dict[str, str]:
+        """Digests by file: labels.npy in full, of the others size and parts. Raises DataError."""
+        folder = self._folder()
+        there = [path for name in names if (path := folder / f"{name}.npy").is_file()]
+        return {"labels.npy": file_digest(folder / "labels.npy")} | {path.name: parts_digest(path) for path in there}
 
     @property
     def _fix(self) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -14,6 +15,7 @@ from datasets.places import data_root, prepare_command
 from randomix.errors import ConfigError, DataError
 
 _said: set[str] = set()
+_PARTS, _PART = 32, 4096  # how many blocks of a file are looked at, and their bytes
 _P = TypeVar("_P")
 
 
@@ -22,6 +24,9 @@ class Published(Protocol):
 
     def check(self, names: Sequence[str], severities: Sequence[int], allow_missing: bool) -> tuple[str, ...]:
         """Those of ``names`` that are there; raises DataError for what is damaged or, if not allowed, missing."""
+
+    def identify(self, names: Sequence[str], severities: Sequence[int]) -> dict[str, str]:
+        """A digest of the size and of parts of each file or folder of ``names`` that is there, by its name."""
 
 
 class PublishedImages(Published, Protocol):
@@ -60,6 +65,19 @@ def find(title: str, entry: str, places: Sequence[Path], holds: Callable[[Path],
             return folder
     raise DataError(f"{title}: not found in {' or '.join(map(str, places))}; {fix(entry, places)}, or set dataset."
                     "corrupted_root=FOLDER to where it is, or evaluator.corruptions.source=generated")  # fmt: skip
+
+
+def parts_digest(*paths: Path) -> str:
+    """16 digits of the SHA-256 of sizes and 32 blocks, spread over each file: 19 files of 150 MB take milliseconds."""
+    digest = hashlib.sha256()
+    for path in paths:
+        with path.open("rb") as file:
+            size = file.seek(0, os.SEEK_END)
+            digest.update(b"%d;" % size)
+            for number in range(_PARTS):
+                file.seek((size - _PART) * number // (_PARTS - 1) if size > _PART else 0)
+                digest.update(file.read(_PART))
+    return digest.hexdigest()[:16]
 
 
 def fix(entry: str, places: Sequence[Path]) -> str:

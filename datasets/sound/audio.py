@@ -192,6 +192,10 @@ class AudioData:
         """Raises ConfigError."""
         raise ConfigError([f"evaluators has corruptions, which is for images; {self.name} is sound: use snr_noise"])
 
+    def identify_corrupted(self, names: Sequence[str], severities: Sequence[int]) -> dict[str, str]:
+        """None: there are no such sets of sound."""
+        return {}
+
     def describe(self) -> dict[str, Any]:
         """Source, checksums and sizes, for the record of a run; no paths."""
         sizes = {f"{split}_samples": len(clips) for split, clips in self.held_out.items()}

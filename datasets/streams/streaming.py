@@ -9,7 +9,7 @@ import contextlib
 import sys
 from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Protocol
+from typing import Any, ClassVar, NamedTuple, Protocol
 
 import numpy as np
 import torch
@@ -17,15 +17,12 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from datasets.corrupted.generated import require_images
-from datasets.corrupted.published import require_published
+from datasets.corrupted.published import Published, require_published
 from datasets.streams.crops import DRAWS, CentreCrop, RandomCrop
 from datasets.streams.workers import check_shared_memory, ranks_here, read_ahead, start_fork_server
 from randomix.engine.protocols import Batch
 from randomix.errors import ConfigError, DataError
 from randomix.rng import StepRng
-
-if TYPE_CHECKING:
-    from datasets.corrupted.class_trees import ClassTrees
 
 _PIXELS = 64 * 224**2  # of a batch of evaluation
 _WARNINGS = 10  # lines about single files; more are only counted
@@ -243,7 +240,7 @@ class StreamData:
     """A data set that is read while it is used: RGB images with labels from two sources.
 
     mean, std: per channel, in units of [0, 1] pixels; source: what ``describe`` adds (origin, sizes, synthetic).
-    published: the corrupted test sets that others made of it.
+    published: the corrupted test sets that others made of it; corrupted_source: opens one by name and severity.
     """
 
     name: str
@@ -254,7 +251,8 @@ class StreamData:
     std: tuple[float, ...]
     options: StreamOptions
     source: dict[str, Any] = field(default_factory=dict)
-    published: ClassTrees | None = None
+    published: Published | None = None
+    corrupted_source: Callable[[str, int], Source] | None = None
 
     @property
     def num_classes(self) -> int:
@@ -319,9 +317,7 @@ class StreamData:
     ) -> StreamEvalSet:
         """The test images under a corruption, published ("official"), or "generated" from each batch's crops."""
         if source == "official":
-            from datasets.streams.file_stream import FileSource  # it needs this module
-
-            files = FileSource(require_published(self.name, self.published).files(corruption, severity))
+            files = require_published(self.name, self.corrupted_source)(corruption, severity)
             options = replace(self.options, resize=self.options.size)  # they were cropped before they were corrupted
             return StreamEvalSet(replace(self, test=files, options=options), torch.device(device))
         from randomix.robustness import corruptions
@@ -330,6 +326,10 @@ class StreamData:
             return corruptions.corrupt(images, corruption, severity, seed=seed, indices=indices)
 
         return StreamEvalSet(self, torch.device(device), change)
+
+    def identify_corrupted(self, names: Sequence[str], severities: Sequence[int]) -> dict[str, str]:
+        """What tells the published folders of these corruptions from others."""
+        return require_published(self.name, self.published).identify(names, severities)
 
     def describe(self) -> dict[str, Any]:
         """Source and sizes, for the record of a run; no paths."""

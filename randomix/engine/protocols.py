@@ -80,6 +80,9 @@ class Data(Protocol):
     ) -> EvalSet:
         """The test set under a corruption of severity 1 to 5; ``seed`` is that of generated ones."""
 
+    def identify_corrupted(self, names: Sequence[str], severities: Sequence[int]) -> dict[str, str]:
+        """What tells the official files of these corruptions from others, by file; cheap, for journal and record."""
+
     def describe(self) -> dict[str, Any]:
         """Source, checksum and sizes, for the record of a run."""
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from importlib.metadata import version as version_of
 from importlib.util import find_spec
 from typing import Any
 
@@ -53,6 +54,11 @@ def autoattack_problems(_: Mapping[str, Any], data: Data) -> list[str]:
     if data.num_classes < LEAST_CLASSES:
         return [f"evaluators has autoattack, which needs {LEAST_CLASSES} classes; {data.name} has {data.num_classes}"]
     return []
+
+
+def autoattack_sources(*_: Any) -> dict[str, Any]:
+    """The version of the package."""
+    return {"torchattacks": version_of("torchattacks")}
 
 
 def _attack(network: PixelNetwork, batch: Batch, eps: float, version: str, seed: int) -> Tensor:

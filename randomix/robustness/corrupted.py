@@ -10,6 +10,7 @@ from typing import Any
 from randomix.engine.evaluate import EvalResult
 from randomix.engine.protocols import Data
 from randomix.robustness.corruptions import CORRUPTIONS, STANDARD, VERSION
+from randomix.robustness.corruptions.frost import frost_source
 from randomix.robustness.measure import Cell, Measure, Outcome
 
 SOURCES = ("official", "generated")
@@ -49,12 +50,17 @@ def corruptions(
         "severities": list(severities),
         "matrix": {name: [result.correct1 for result in row] for name, row in results.items()},
     }
-    if source == "generated":
-        from randomix.robustness.corruptions.frost import frost_source
-
-        counts |= {"generator": VERSION, "seed": seed}
-        counts |= {"frost": frost_source()} if "frost" in there else {}
+    counts |= corruption_sources({"source": source, "names": there, "severities": severities, "seed": seed}, data)
     return mean_errors(counts["matrix"], counts["total"]), counts
+
+
+def corruption_sources(options: Mapping[str, Any], data: Data) -> dict[str, Any]:
+    """What the test sets were, beside the settings: digests of the official files, or what generated them."""
+    names, severities = _chosen(options.get("names", "all")), options.get("severities", SEVERITIES)
+    if options.get("source", "official") == "official":
+        return {"files": data.identify_corrupted(names, severities)}
+    generator = {"generator": VERSION, "seed": options.get("seed", 0)}
+    return generator | ({"frost": frost_source()} if "frost" in names else {})
 
 
 def mean_errors(matrix: Mapping[str, Sequence[int]], total: int) -> dict[str, float]:

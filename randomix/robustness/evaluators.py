@@ -19,8 +19,8 @@ from randomix.engine.protocols import Data, EvalSet
 from randomix.errors import ConfigError
 from randomix.robustness.accuracy import clean, validation
 from randomix.robustness.attacked import fgsm, fgsm_sound, pgd
-from randomix.robustness.autoattack import autoattack, autoattack_problems
-from randomix.robustness.corrupted import corruption_problems, corruptions
+from randomix.robustness.autoattack import autoattack, autoattack_problems, autoattack_sources
+from randomix.robustness.corrupted import corruption_problems, corruption_sources, corruptions
 from randomix.robustness.measure import Cells, Measure, Outcome
 from randomix.robustness.perturbed import (
     noise,
@@ -54,6 +54,16 @@ PROBLEMS: dict[str, Callable[[Mapping[str, Any], Data], list[str]]] = {
     "occlusion_sweep": lambda options, data: sweep_problems(options, data.input_shape),
     "snr_noise": lambda _, data: sound_problems("snr_noise", data),
 }
+# What a result depends on beside settings, weights and test images: (settings, data) -> plain data.
+SOURCES: dict[str, Callable[[Mapping[str, Any], Data], dict[str, Any]]] = {
+    "autoattack": autoattack_sources,
+    "corruptions": corruption_sources,
+}
+
+
+def evaluator_sources(names: Sequence[str], settings: Mapping[str, Mapping[str, Any]], data: Data) -> dict[str, Any]:
+    """By name, what the evaluators ``names`` use beside the test set: files, generators, packages. Raises DataError."""
+    return {name: SOURCES[name](settings.get(name) or {}, data) for name in names if name in SOURCES}
 
 
 def run_evaluators(

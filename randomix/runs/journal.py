@@ -21,7 +21,12 @@ from torch import nn
 from randomix import files
 from randomix.engine.distributed import World, broadcast_object
 from randomix.engine.evaluate import EvalResult
+from randomix.engine.protocols import Data
+from randomix.records import provenance
+from randomix.robustness.evaluators import evaluator_sources
 from randomix.robustness.measure import Cell
+
+_ROOT = Path(__file__).resolve().parents[2]
 
 
 class Journal:
@@ -64,17 +69,20 @@ def open_journal(
     names: Sequence[str],
     settings: Mapping[str, Any],
     precision: str,
-    data: Mapping[str, Any],
+    data: Data,
     world: World,
 ) -> Journal:
     """The journal in ``folder`` of an evaluation of ``model``'s weights by the evaluators ``names``.
 
-    data: what the data set says of itself. All of it, with the settings of these evaluators, goes into the name.
+    All that decides a cell goes into the name: these with the evaluators' settings and sources, what the data set says
+    of itself, the device's type and the versions of code and torch.
     """
-    asked = [list(names), {name: settings.get(name) for name in names}, precision, data]
     name = None
     if world.is_main:
-        text = json.dumps([weights_digest(model), *asked], sort_keys=True)
+        asked = [list(names), {name: settings.get(name) for name in names}, precision, world.device.type]
+        used = [data.describe(), evaluator_sources(names, settings, data)]
+        code = [*provenance.git_state(_ROOT), torch.__version__]
+        text = json.dumps([weights_digest(model), *asked, *used, *code], sort_keys=True)
         name = f"cells-{hashlib.sha256(text.encode()).hexdigest()[:12]}.jsonl"
     return Journal(folder / broadcast_object(name), world)
 

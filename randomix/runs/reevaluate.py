@@ -100,7 +100,7 @@ def _journal(
         names=parsed.evaluators,
         settings=parsed.evaluator,
         precision=precision,
-        data=data.describe(),
+        data=data,
         world=world,
     )
     if journal and world.is_main:

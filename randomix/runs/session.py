@@ -194,7 +194,7 @@ class TrainingSession:
             names=config.evaluators,
             settings=config.evaluator,
             precision=trainer.precision.name,
-            data=data.describe(),
+            data=data,
             world=self.world,
         )
         if self.journal:

@@ -110,6 +110,15 @@ def test_a_stale_or_damaged_cell_is_made_again_with_a_line(tmp_path, stub, monke
         assert capsys.readouterr().err == f"{folder}: damaged, or made by another generator; made again\n"
 
 
+def test_frost_of_other_pictures_is_made_again(tmp_path, stub, monkeypatch):
+    made = Generated("toy", np.zeros((3, 4, 4, 1), np.uint8), tmp_path)
+    for source, calls in (("textures", 2), ("procedural", 3), ("procedural", 3)):
+        monkeypatch.setattr("randomix.robustness.corruptions.frost.frost_source", lambda source=source: source)
+        made.cell("frost", 1, 0)
+        made.cell("fog", 1, 0)
+        assert len(stub) == calls
+
+
 def test_a_place_that_cannot_be_written_is_named(tmp_path, stub):
     (tmp_path / "file").write_text("")
     with pytest.raises(StorageError, match="generated test sets are kept beside the data set, or in"):
@@ -148,8 +157,11 @@ def test_published_crops_are_taken_as_they_are(tmp_path, group):
 
 def test_wrong_class_folders_are_found_before_and_wrong_counts_when_used(tmp_path):
     config, folder = imagenet(tmp_path)
-    (folder / "fog" / "3" / "n02" / "n02_0.JPEG").unlink()
     data = datasets.build(config)
+    known = data.identify_corrupted(NAMES, [2, 3])
+    (folder / "fog" / "3" / "n02" / "n02_0.JPEG").unlink()
+    other = data.identify_corrupted(NAMES, [2, 3])
+    assert len(known) == 4 and {name for name in known if other[name] != known[name]} == {"fog/3"}
     data.check_corrupted(NAMES, [3], source="official")
     with pytest.raises(DataError, match=r"fog/3/n02: expected 3 images, as in the test set, found 2; run: "):
         data.corrupted_set(CPU, "fog", 3)

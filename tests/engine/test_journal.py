@@ -2,18 +2,23 @@
 
 import json
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 import torch
 from torch import nn
 
+import datasets
 from randomix.engine.distributed import World
 from randomix.engine.evaluate import EvalResult
 from randomix.errors import Interrupted
 from randomix.robustness import evaluators
 from randomix.robustness.evaluators import run_evaluators
 from randomix.robustness.measure import Measure
+from randomix.runs import reevaluate, session
+from randomix.runs.build import run_evaluation
 from randomix.runs.journal import Journal, open_journal
+from tests.support import group_net, tiny_config, train
 
 RESULT = EvalResult(3, 5, 7, 0.1 + 0.2, ((1, 1, 0.5), (6, 2, 1 / 3)))
 
@@ -58,19 +63,53 @@ def test_ranks_other_than_the_first_write_nothing(tmp_path, monkeypatch):
     assert not list(tmp_path.iterdir())
 
 
-def test_the_name_changes_with_all_that_the_result_depends_on(tmp_path):
+def described(digest):
+    """A data set that says this of itself."""
+    return SimpleNamespace(describe=lambda: {"sha256": digest})
+
+
+def test_the_name_changes_with_all_that_the_result_depends_on(tmp_path, monkeypatch):
+    monkeypatch.setattr("randomix.records.provenance.git_state", lambda root: ("this", False))
     torch.manual_seed(0)
     model = nn.Linear(2, 2)
-    asked = {"names": ["a"], "settings": {"a": {"x": 1}, "b": {}}, "precision": "fp32", "data": {"sha256": "1"}}
+    asked = {"names": ["a"], "settings": {"a": {"x": 1}, "b": {}}, "precision": "fp32", "data": described("1")}
 
     def path(**changes):
         return open_journal(tmp_path, changes.pop("model", model), **asked | changes, world=World()).path
 
     known = path()
     assert path() == known and path(settings={"a": {"x": 1}, "b": {"y": 2}}) == known  # b is not run
-    others = [path(names=["b"]), path(settings={"a": {"x": 2}}), path(precision="bf16"), path(data={"sha256": "2"})]
+    others = [path(names=["b"]), path(settings={"a": {"x": 2}}), path(precision="bf16"), path(data=described("2"))]
     others.append(path(model=nn.Linear(2, 2)))
-    assert len({known, *others}) == 6
+    for name, value in [("randomix.records.provenance.git_state", lambda root: ("another", False)),
+                        ("torch.__version__", "another"),
+                        ("randomix.runs.journal.evaluator_sources", lambda *_: {"a": "other files"})]:  # fmt: skip
+        with monkeypatch.context() as patch:
+            patch.setattr(name, value)
+            others.append(path())
+    others.append(open_journal(tmp_path, model, **asked, world=World(device=torch.device("meta"))).path)
+    assert path() == known and len({known, *others}) == 10
+
+
+@pytest.mark.parametrize("kind", ["final", "eval"])
+def test_both_ways_to_evaluate_say_all_that_the_name_needs(tmp_path, monkeypatch, kind):
+    config, seen = tiny_config(tmp_path, evaluators=["noise"], evaluator={"noise": {"sigma": 0.1}}), []
+    config["recipe"] |= {"epochs": 1}
+    module = {"final": session, "eval": reevaluate}[kind]
+
+    def spy(folder, model, **asked):
+        seen.append(asked)
+        return open_journal(folder, model, **asked)
+
+    monkeypatch.setattr(module, "open_journal", spy)
+    folder = train(config, group_net)
+    if kind == "eval":
+        trainer = {"device": "cpu", "precision": "fp32", "threads": 1}
+        asked = {"checkpoint": str(folder.root), "evaluators": ["noise"], "evaluator": {"noise": {"sigma": 0.1}}}
+        assert run_evaluation(asked | {"trainer": trainer}, datasets.build, group_net) == 0
+    (asked,) = seen
+    assert asked["names"] == ["noise"] and asked["settings"]["noise"] == {"sigma": 0.1}
+    assert asked["precision"] == "fp32" and asked["data"].describe() == datasets.build(config["dataset"]).describe()
 
 
 def test_named_passes_are_made_once_and_others_each_time(tmp_path, monkeypatch):

@@ -20,8 +20,9 @@ from randomix.engine.runfolder import RunFolder
 from randomix.errors import Interrupted
 from randomix.records import identity, record
 from randomix.robustness.corrupted import mean_errors
-from randomix.robustness.corruptions import CORRUPTIONS, STANDARD
-from randomix.robustness.evaluators import run_evaluators
+from randomix.robustness.corruptions import CORRUPTIONS, STANDARD, VERSION
+from randomix.robustness.corruptions.frost import frost_source
+from randomix.robustness.evaluators import evaluator_sources, run_evaluators
 from randomix.runs.build import run_evaluation, run_training
 from randomix.runs.journal import Journal
 from tests.datasets.corrupted_files import NAMES, clean_cifar, corrupted_cifar
@@ -33,6 +34,7 @@ SETTINGS = {"corruptions": {"names": list(NAMES)}}
 @pytest.fixture(autouse=True)
 def alone(monkeypatch, tmp_path):
     monkeypatch.setenv("RANDOMIX_DATA", str(tmp_path / "data"))
+    monkeypatch.setattr("randomix.records.provenance.git_state", lambda root: ("commit", False))  # may move meanwhile
 
 
 @pytest.fixture
@@ -79,11 +81,35 @@ def test_counts_are_those_of_plain_numpy_for_any_batch_size(cifar):
     assert len({tuple(row) for row in wanted.values()}) == 2
     for batch_size in (1, 7, 100):
         metrics, counts = evaluated(data, model, batch_size)
+        assert set(counts.pop("files")) == {"labels.npy", *(f"{name}.npy" for name in NAMES)}
         assert counts == {"total": 203, "source": "official", "severities": [1, 2, 3, 4, 5], "matrix": wanted}
     errors = {f"corruption_{n}_error": 100 * np.mean([(203 - c) / 203 for c in row]) for n, row in wanted.items()}
     assert metrics == pytest.approx(errors, abs=1e-12)  # no mean of 15 from 2
     _, some = evaluated(data, model, severities=[5, 2])
     assert some["matrix"] == {name: [row[4], row[1]] for name, row in wanted.items()}
+
+
+def test_a_record_tells_other_test_sets_from_these(tmp_path, cifar, monkeypatch):
+    _, data, arrays = cifar
+    settings = {"corruptions": {"names": ["fog", "frost"], "source": "generated", "seed": 4}}
+
+    def sources(settings=SETTINGS):
+        return evaluator_sources(["clean", "corruptions"], settings, data)
+
+    known, made = sources(), sources(settings)
+    assert sources() == known
+    assert made == {"corruptions": {"generator": VERSION, "seed": 4, "frost": frost_source()}}
+    monkeypatch.setattr("randomix.robustness.corrupted.VERSION", "another")
+    monkeypatch.setattr("randomix.robustness.corrupted.frost_source", lambda: "others")
+    assert sources(settings) == {"corruptions": {"generator": "another", "seed": 4, "frost": "others"}}
+    assert "frost" not in sources({"corruptions": settings["corruptions"] | {"names": ["fog"]}})["corruptions"]
+    fog = arrays["fog"].copy()
+    fog[0] ^= 1  # as another download, of the same size
+    path = tmp_path / "CIFAR-10-C" / "fog.npy"
+    path.unlink()
+    np.save(path, fog)
+    other = sources()["corruptions"]["files"]
+    assert {name for name, digest in known["corruptions"]["files"].items() if other[name] != digest} == {"fog.npy"}
 
 
 def test_means_are_given_where_they_are_complete():
