@@ -14,6 +14,7 @@ done, 2 wrong argument, 75 interrupted, else that of the first run that failed; 
 from __future__ import annotations
 
 import os
+import shlex
 import sys
 from collections import Counter
 from collections.abc import Sequence
@@ -192,7 +193,7 @@ def _run(tasks: Sequence[Task], scale: Scale, options: Options) -> int:
 def _slurm(tasks: Sequence[Task], options: Options) -> int:
     folder = CHECKOUT / "outputs" / "tables" / options.scale / "slurm"
     for script in slurm.write(tasks, folder, CHECKOUT, sys.executable):
-        print(slurm.submit(script) if options.run else f"sbatch {script}")
+        print(slurm.submit(script) if options.run else shlex.join(["sbatch", str(script)]))
     return OK
 
 

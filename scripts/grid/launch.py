@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -14,7 +15,7 @@ from pathlib import Path
 from grid.tasks import Task
 from randomix.errors import INTERRUPTED
 
-_PATIENCE = 120.0  # seconds that a run gets to write its checkpoint
+PATIENCE = 120.0  # seconds that a run gets to write its checkpoint
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
@@ -25,6 +26,7 @@ class _Child:
     gpus: list[str]
     log: Path
     started: float
+    asked: bool = False  # to stop at a checkpoint
 
 
 def visible_gpus() -> list[str]:
@@ -49,11 +51,12 @@ class Pool:
         self.children: list[_Child] = []
         self.failed: list[tuple[Task, int]] = []
         self.signals = 0
+        self.ends = float("inf")  # when patience does
 
     def run(self, tasks: Sequence[Task]) -> int:
         """Run all; returns 0, the exit code of the first that failed, or 75 after a signal."""
         self.logs.mkdir(parents=True, exist_ok=True)
-        previous = {number: signal.signal(number, self._stop) for number in _SIGNALS}
+        previous = {number: signal.signal(number, self._note) for number in _SIGNALS}
         waiting, total = list(tasks), len(tasks)
         try:
             while (waiting and not self.signals) or self.children:
@@ -61,10 +64,15 @@ class Pool:
                     waiting.remove(task)
                     self._start(task, f"[{total - len(waiting)}/{total}]")
                 time.sleep(0.1)
+                self._pass_on()
                 self._collect()
+        except BaseException:  # an error of our own
+            self.signals = max(self.signals, 1)
+            while any(child.process.poll() is None for child in self.children):
+                self._pass_on()
+                time.sleep(0.1)
+            raise
         finally:
-            for child in self.children:  # only after an error of our own
-                child.process.terminate()
             for number, handler in previous.items():
                 signal.signal(number, handler)
         if self.signals:
@@ -101,12 +109,21 @@ class Pool:
             elif not code:
                 self.say(f"done: {child.task.title} in {time.monotonic() - child.started:.0f} s")
 
-    def _stop(self, number: int, _frame: object) -> None:
-        """The first signal asks the runs to stop at a checkpoint, a second one ends them."""
+    def _note(self, _number: int, _frame: object) -> None:
+        """Only counts: a signal may come while a command is being started."""
         self.signals += 1
-        for child in self.children:
-            if child.process.poll() is None:
-                child.process.send_signal(signal.SIGTERM if self.signals == 1 else signal.SIGKILL)
+
+    def _pass_on(self) -> None:
+        """The first signal asks the runs to stop at a checkpoint; a second one, or the end of patience, ends them."""
+        if self.signals:
+            self.ends = min(self.ends, time.monotonic() + PATIENCE)
+        for child in self.children if self.signals else ():
+            if self.signals > 1 or time.monotonic() > self.ends:
+                with contextlib.suppress(ProcessLookupError):
+                    os.killpg(child.process.pid, signal.SIGKILL)  # its workers, too
+            elif not child.asked:
+                child.asked = True
+                child.process.send_signal(signal.SIGTERM)
 
 
 def _last_line(log: Path) -> str:

@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import json
-import os
-import signal
 import subprocess
 import sys
-import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,11 +14,10 @@ ROOT = Path(__file__).parents[2]
 sys.path.insert(0, str(ROOT / "scripts"))
 
 import reproduce  # noqa: E402
-from grid import launch, slurm  # noqa: E402
 from grid.plan import Composer, Run  # noqa: E402
 from grid.scales import load  # noqa: E402
 from grid.state import state_of  # noqa: E402
-from grid.tasks import Task, tasks_of  # noqa: E402
+from grid.tasks import tasks_of  # noqa: E402
 from randomix.engine.status import Status  # noqa: E402
 from randomix.records import record  # noqa: E402
 
@@ -161,61 +157,6 @@ def test_the_list(run: Run, monkeypatch, capsys) -> None:
     assert reproduce.main(["table=2"]) == 0
     last = capsys.readouterr().out.splitlines()[-1]
     assert last.startswith("all are done; ") and "outputs/tables/paper results/records && make tables" in last
-
-
-def task(run: Run, code: str, gpus: int = 1) -> Task:
-    return Task(("-c", code), code[:20].replace(" ", "-"), run, (0,), gpus)
-
-
-def test_commands_run_side_by_side_on_gpus_of_their_own_and_a_failure_stops_no_other(run: Run, tmp_path: Path) -> None:
-    show = "import os, time; print(os.environ['CUDA_VISIBLE_DEVICES']); time.sleep({})"
-    tasks = [task(run, f"a{i} = 1; " + show.format(0.5)) for i in range(2)]
-    tasks += [
-        task(run, "b = 1; import sys; print('error: no data'); sys.exit(2)"),
-        task(run, "c = 1; " + show.format(0), 2),
-    ]
-    said: list[str] = []
-    pool = launch.Pool(4, ["3", "5"], tmp_path, ROOT, said.append)
-    started = time.monotonic()
-    assert pool.run(tasks) == 2
-    assert time.monotonic() - started < 30
-    seen = {path.name[:2]: path.read_text().strip() for path in tmp_path.iterdir()}
-    assert {seen["a0"], seen["a1"]} == {"3", "5"}
-    assert sorted(seen["c-"].split(",")) == ["3", "5"]
-    assert sum(line.startswith("done") for line in said) == 3
-    (failed,) = [line for line in said if line.startswith("failed")]
-    assert "exit code 2: error: no data (log: " in failed
-
-
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_stops_the_children_with_75(run: Run, tmp_path: Path, number: int) -> None:
-    stop = "import os, signal, sys, time; signal.signal(15, lambda *_: sys.exit(75)); open('{}', 'w'); time.sleep(60)"
-    tasks = [task(run, f"d{i} = 1; " + stop.format(tmp_path / f"up{i}")) for i in range(3)]
-    pid = os.fork()
-    if pid == 0:  # signals belong to a process
-        os._exit(launch.Pool(2, [], tmp_path / "logs", ROOT, lambda _: None).run(tasks))
-    while not ((tmp_path / "up0").exists() and (tmp_path / "up1").exists()):
-        time.sleep(0.05)
-    os.kill(pid, number)
-    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 75
-    assert not (tmp_path / "up2").exists()
-
-
-def test_slurm_arrays_by_number_of_gpus(run: Run, tmp_path: Path) -> None:
-    tasks = [task(run, "x = 1"), task(run, "y = 2", 8), task(run, "z = 3")]
-    one, eight = slurm.write(tasks, tmp_path, ROOT, "/env/bin/python")
-    assert "--array=1-2\n" in one.read_text() and "--gpus-per-node=1\n" in one.read_text()
-    assert "--gpus-per-node=8\n" in eight.read_text()
-    assert (tmp_path / "8-gpu.commands").read_text() == "/env/bin/python -c 'y = 2'\n"
-    assert subprocess.run(["bash", "-n", str(one)], check=False).returncode == 0
-    env = os.environ | {"SLURM_ARRAY_TASK_ID": "2", "PATH": f"{tmp_path}:{os.environ['PATH']}"}
-    (tmp_path / "1-gpu.commands").write_text("true\nexit 75\n")
-    (tmp_path / "scontrol").write_text('#!/bin/bash\necho "$@"\n')
-    (tmp_path / "scontrol").chmod(0o755)
-    text = one.read_text().replace("exec $command", "$command")
-    done = subprocess.run(["bash", "-c", text], env=env | {"SLURM_ARRAY_JOB_ID": "9"}, capture_output=True, text=True,
-                          check=False)  # fmt: skip
-    assert (done.returncode, done.stdout) == (75, "requeue 9_2\n")
 
 
 def test_scales_are_complete() -> None:
