@@ -27,7 +27,7 @@ sys.path[:0] = [str(CHECKOUT), str(CHECKOUT / "scripts")]
 from grid import document, launch, slurm  # noqa: E402
 from grid.plan import Run, plan  # noqa: E402
 from grid.scales import PAPER, SCALES, Scale, load  # noqa: E402
-from grid.state import DONE, STATES, state_of  # noqa: E402
+from grid.state import DONE, NO_CHECKPOINT, STATES, state_of  # noqa: E402
 from grid.tasks import Task, tasks_of  # noqa: E402
 from randomix.errors import BUG, OK, USER, RunError  # noqa: E402
 from randomix.files import write_atomic  # noqa: E402
@@ -129,7 +129,7 @@ def _write_grids() -> int:
 
 def _reproduce(options: Options) -> int:
     scale = load(options.scale, CHECKOUT / "configs")
-    runs = [run for run in plan(CHECKOUT, scale)[0] if run.tables & options.tables]
+    runs = [run.for_tables(options.tables) for run in plan(CHECKOUT, scale)[0] if run.tables & options.tables]
     tasks = _list(runs, scale, options)
     speech = [task for task in tasks if task.run.config["dataset"].get("root") == scale.needs]
     if scale.needs and speech and not Path(scale.needs).is_dir():
@@ -156,6 +156,10 @@ def _list(runs: Sequence[Run], scale: Scale, options: Options) -> list[Task]:
         print(f"    fills {' '.join(run.cells)}")
         for task in left:
             print(f"    {task.command}")
+        for state in states.values():
+            if state.name == NO_CHECKPOINT:
+                print(f"    {state.folder}/checkpoints/last.pt is gone; {', '.join(state.missing)} would need it: "
+                      "put it back, or delete the folder to train again")  # fmt: skip
     states = ", ".join(f"{counts[name]} {name}" for name in STATES if counts[name])
     print(f"{len(runs)} runs, {sum(counts.values())} seeds in all: {states}{_cost(tasks, scale)}")
     if counts[DONE] == sum(counts.values()):

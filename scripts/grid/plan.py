@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import shlex
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Set
 from copy import deepcopy
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -20,6 +20,10 @@ from randomix.engine.validation import normalise
 from randomix.errors import ConfigError
 from randomix.records.identity import config_hash, mixer_label
 from randomix.records.paper import cell_ids
+
+# The evaluators of the columns that take more than the clean test images.
+EVALUATORS = {"fgsm_error": "fgsm", "corruption_error": "corruptions", "occlusion_error": "occlusion",
+              "validation_top1": "validation"}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -46,7 +50,19 @@ class Run:
     @property
     def tables(self) -> set[int]:
         """The tables that have a cell of it."""
-        return {int(cell.removeprefix("table").partition("/")[0]) for cell in self.cells}
+        return {_table(cell) for cell in self.cells}
+
+    def for_tables(self, tables: Set[int]) -> Run:
+        """With what these tables need: their evaluators and the cells that these fill. The hash is the same."""
+        needed = {EVALUATORS.get(_metric(cell), "clean") for cell in self.cells if _table(cell) in tables}
+        names = [name for name in self.config["evaluators"] if name in needed]
+        if names == self.config["evaluators"]:
+            return self
+        cells = tuple(cell for cell in self.cells if EVALUATORS.get(_metric(cell), "clean") in needed)
+        kept = [text for text in self.overrides if _key(text) != "evaluators"]
+        overrides = (*kept, f"evaluators=[{','.join(names)}]")
+        run = replace(self, config={**self.config, "evaluators": names}, overrides=overrides, cells=cells)
+        return replace(run, gpu_hours=None if self.gpu_hours is None else gpu_hours(run.config))
 
     def command(self, *more: str) -> str:
         """The command line that trains it."""
@@ -105,6 +121,14 @@ class Composer:
         if problems:
             raise ConfigError([f"{' '.join(o.input_line for o in overrides)}: {problem}" for problem in problems])
         return normalise(plain)
+
+
+def _table(cell: str) -> int:
+    return int(cell.removeprefix("table").partition("/")[0])
+
+
+def _metric(cell: str) -> str:
+    return cell.rpartition("/")[2]
 
 
 def experiments(checkout: Path) -> list[str]:

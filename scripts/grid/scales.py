@@ -9,8 +9,9 @@ from typing import Any
 
 import yaml
 
-PAPER = "paper"
-SCALES = (PAPER, "demo", "smoke")
+from randomix.records.grid import PAPER, SCALES
+
+__all__ = ["PAPER", "SCALES", "Scale", "load"]
 
 
 @dataclass(frozen=True)

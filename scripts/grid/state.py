@@ -7,44 +7,50 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from grid.plan import Run
+from grid.plan import EVALUATORS, Run
 from randomix.engine import status
 from randomix.records import record
+from randomix.records.aggregate import is_final
 from randomix.records.identity import config_hash, evaluation, run_folder, run_name
 
-DONE, RUNNING, INTERRUPTED, FAILED, MISSING, UNEVALUATED = (
-    "done", "running", "interrupted", "failed", "missing", "unevaluated",
-)  # fmt: skip
-STATES = (DONE, RUNNING, INTERRUPTED, FAILED, MISSING, UNEVALUATED)
+STATES = ("done", "running", "interrupted", "failed", "missing", "unevaluated", "without checkpoint")
+DONE, RUNNING, INTERRUPTED, FAILED, MISSING, UNEVALUATED, NO_CHECKPOINT = STATES
+# What an evaluator has to have measured to fill its cells.
+METRICS = {"clean": "top1"} | {evaluator: metric for metric, evaluator in EVALUATORS.items()}
 
 
 @dataclass(frozen=True)
 class State:
-    """``missing``: evaluators without a value. ``folder``: of the run."""
+    """``missing``: evaluators without a value. ``folder``: of the run. ``precision``: what it was trained in, if known.
+
+    Without a checkpoint: trained, but what it was not evaluated for can no longer be.
+    """
 
     name: str
     folder: Path
     missing: tuple[str, ...] = ()
+    precision: str | None = None
 
 
 def state_of(run: Run, seed: int, store: Path) -> State:
     """How one seed of a run stands. ``store``: the folder of committed records."""
     config = run.with_seed(seed)
     folder = run_folder(config)
-    trained, missing = False, list(config["evaluators"])
+    trained, missing = None, list(config["evaluators"])
     for found in _records(config, folder, store):
-        trained |= found.kind == "train"
+        trained = trained or (found if found.kind == "train" else None)
         missing = [name for name in missing if not _measures(found, name, config)]
     if trained and not missing:
         return State(DONE, folder)
     known = status.read(folder / "status.json")
+    if _locked(folder) and (trained or (known and known.state == "running")):
+        return State(RUNNING, folder, tuple(missing))
     if trained and (folder / "checkpoints" / "last.pt").is_file():
-        return State(RUNNING if _locked(folder) else UNEVALUATED, folder, tuple(missing))
-    if known is None:
-        return State(MISSING, folder, tuple(missing))
-    if known.state == "running":
-        return State(RUNNING if _locked(folder) else INTERRUPTED, folder, tuple(missing))
-    return State({"interrupted": INTERRUPTED, "failed": FAILED}.get(known.state, MISSING), folder, tuple(missing))
+        return State(UNEVALUATED, folder, tuple(missing), trained.provenance.get("precision"))
+    if trained and known and known.state == "finished" and (folder / "record.json").is_file():  # train.py: finished
+        return State(NO_CHECKPOINT, folder, tuple(missing))
+    left = {"running": INTERRUPTED, "interrupted": INTERRUPTED, "failed": FAILED}
+    return State(left.get(known.state if known else "", MISSING), folder, tuple(missing))
 
 
 def _records(config: Mapping[str, Any], folder: Path, store: Path) -> Iterator[record.RunRecord]:
@@ -63,8 +69,11 @@ def _records(config: Mapping[str, Any], folder: Path, store: Path) -> Iterator[r
 
 
 def _measures(found: record.RunRecord, name: str, config: Mapping[str, Any]) -> bool:
-    """Whether a record has an evaluator's results for the last weights, with the settings asked for."""
-    if "last" not in found.metrics or name not in found.config.get("evaluators", ()):
+    """Whether a record has an evaluator's value after the end of training, with the settings asked for.
+
+    As the tables have it: ``randomix.records.grid``.
+    """
+    if not is_final(found) or found.metric(METRICS[name]) is None:
         return False
     there, here = evaluation(found.config) or {}, evaluation(config) or {}
     return there.get(name, {}) == here.get(name, {})

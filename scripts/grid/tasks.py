@@ -9,7 +9,7 @@ from typing import Any
 
 from grid.plan import Run
 from grid.scales import PAPER
-from grid.state import DONE, RUNNING, UNEVALUATED, State
+from grid.state import DONE, NO_CHECKPOINT, RUNNING, UNEVALUATED, State
 
 EVAL_TRAINER = ("device", "eval_batch_size", "nproc", "threads", "timeout_minutes")  # of them eval.py has, too
 
@@ -37,19 +37,18 @@ def tasks_of(run: Run, states: Mapping[int, State], scale: str, more: Sequence[s
 
     Small runs of several seeds share a process, so that its start is paid for once.
     """
-    nproc = _nproc(run, more)
+    nproc = _given_nproc(more) or run.config["trainer"]["nproc"]
     dataset, model, digest = run.key
     title = f"{dataset}/{model}/{run.config['mixer']['name']}-{digest}"
     found = []
     for seed in [s for s in run.seeds if states[s].name == UNEVALUATED]:
-        arguments = (
-            "eval.py",
-            f"checkpoint={states[seed].folder}",
-            *_evaluation(run, states[seed].missing),
-            *_for_eval(more),
-        )
-        found.append(Task(arguments, f"{title}/seed-{seed}: {', '.join(states[seed].missing)}", run, (seed,)))
-    seeds = tuple(s for s in run.seeds if states[s].name not in (DONE, RUNNING, UNEVALUATED))
+        there = states[seed]
+        precision = [f"trainer.precision={there.precision}"] if there.precision else []  # a cell has one arithmetic
+        arguments = ("eval.py", f"checkpoint={there.folder}", *_evaluation(run, there.missing), *precision,
+                     *_for_eval(more))  # fmt: skip
+        what = f"{title}/seed-{seed}: {', '.join(there.missing)}"
+        found.append(Task(arguments, what, run, (seed,), _given_nproc(more) or 1))
+    seeds = tuple(s for s in run.seeds if states[s].name not in (DONE, RUNNING, UNEVALUATED, NO_CHECKPOINT))
     for group in [(s,) for s in seeds] if scale == PAPER else [seeds] * bool(seeds):
         text = ",".join(map(str, group))
         found.append(Task(
@@ -63,9 +62,9 @@ def _times(value: float | None, count: int) -> float | None:
     return None if value is None else value * count
 
 
-def _nproc(run: Run, more: Sequence[str]) -> int:
+def _given_nproc(more: Sequence[str]) -> int | None:
     given = [text.partition("=")[2] for text in more if text.startswith("trainer.nproc=")]
-    return int(given[-1]) if given else run.config["trainer"]["nproc"]
+    return int(given[-1]) if given else None
 
 
 def _evaluation(run: Run, names: Sequence[str]) -> list[str]:
