@@ -58,10 +58,11 @@ def fgsm(
 
     model: takes pixels, its normalisation inside (``PixelNetwork``). eps, step_size: in units of [0, 1]; None: one step
     is eps. With one step this is FGSM, with more, and usually a random start, PGD. indices: (N,) int64 into the data
-    set; with ``seed`` they alone decide the random start, in every batch and on every rank. bounds: what inputs may be
+    set, 0 .. N - 1 if not given; with ``seed`` they alone decide the random start, in every batch and on every rank. bounds: what inputs may be
     if they are no pixels, such as (-1, 1) for sound. The other options and what is done to the network are those of
     ``attack``. Raises ValueError for numbers out of range.
     """
+    _check_range(inputs, bounds)
     options = {"indices": indices, "seed": seed, "bounds": bounds}
     return attack(model, inputs, labels, eps, steps, step_size, random_start, **options).inputs
 
@@ -79,7 +80,7 @@ def attack(
     seed: int = 0,
     bounds: tuple[float, float] = (0.0, 1.0),
 ) -> Attacked:
-    """``fgsm`` with what its gradients were like.
+    """``fgsm`` with what its gradients were like, without a look at the range of the inputs.
 
     The bare network runs in evaluation mode and in float32, without autocast and TF32: in half precision small
     gradients vanish and the attack looks weaker. Modes are restored; gradients of parameters, those that were there
@@ -110,8 +111,7 @@ def _project(moved: Tensor, origin: Tensor, eps: float, bounds: tuple[float, flo
 
 def _start(pixels: Tensor, eps: float, indices: Tensor | None, seed: int) -> Tensor:
     """Uniform in (-eps, eps] for each entry of pixels (N, C, *S): a function of (seed, index, entry) alone."""
-    if indices is None:
-        raise ValueError("random_start needs the samples' indices, which decide where each starts")
+    indices = torch.arange(len(pixels), device=pixels.device) if indices is None else indices
     entries = torch.arange(pixels.shape[1:].numel(), device=pixels.device)
     return unit_interval(hash64(seed, indices[:, None], entries)).mul_(2 * eps).sub_(eps).view(pixels.shape)
 
@@ -126,7 +126,6 @@ def _check(eps: float, steps: int, step_size: float) -> None:
 
 
 def _check_inputs(inputs: Tensor, labels: Tensor, indices: Tensor | None, bounds: tuple[float, float]) -> None:
-    """Looks at the inputs, and so waits for their device: normalised ones would be moved by far more than eps."""
     if not inputs.is_floating_point():
         raise ValueError(f"inputs must be floating pixels in [0, 1], got {inputs.dtype}; convert with .float() / 255")
     low, high = bounds
@@ -137,7 +136,17 @@ def _check_inputs(inputs: Tensor, labels: Tensor, indices: Tensor | None, bounds
             f"inputs has {len(inputs)} samples, labels has {len(labels)}"
             + ("" if indices is None else f" and indices has {len(indices)}")
         )
-    if len(inputs) and not bool(((inputs >= low - 1e-6) & (inputs <= high + 1e-6)).all()):
+
+
+def _check_range(inputs: Tensor, bounds: tuple[float, float]) -> None:
+    """Looks at the inputs, and so waits for their device: normalised ones would be moved by far more than eps."""
+    low, high = bounds
+    if (
+        inputs.is_floating_point()
+        and low < high
+        and len(inputs)
+        and not bool(((inputs >= low - 1e-6) & (inputs <= high + 1e-6)).all())
+    ):
         kind = "pixels " if bounds == (0, 1) else ""
         raise ValueError(
             f"inputs must be {kind}in [{low:g}, {high:g}], found {float(inputs.min()):g} to {float(inputs.max()):g}; "

@@ -208,12 +208,18 @@ def test_a_random_start_depends_on_seed_and_index_alone():
         ({"eps": float("nan")}, "eps is nan"),
         ({"eps": 0.1, "step_size": 2}, "step_size is 2"),
         ({"eps": 0.1, "steps": 0}, "steps is 0"),
-        ({"eps": 0.1, "random_start": True}, "random_start needs the samples' indices"),
     ],
 )
 def test_numbers_out_of_range_are_named(options, message):
     with pytest.raises(ValueError, match=message):
         fgsm(nn.Flatten(), torch.rand(2, 1, 2, 2), torch.tensor([0, 1]), **options)
+
+
+def test_without_indices_the_samples_are_counted():
+    pixels, labels = torch.rand(3, 1, 2, 2), torch.tensor([0, 1, 3])
+    start = fgsm(nn.Flatten(), pixels, labels, 0.1, 1, 0.0, True)
+    assert not torch.equal(start, pixels)
+    assert torch.equal(start, fgsm(nn.Flatten(), pixels, labels, 0.1, 1, 0.0, True, indices=torch.arange(3)))
 
 
 def test_gradients_that_are_not_finite_are_counted_as_those_that_move_nothing():

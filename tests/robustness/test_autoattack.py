@@ -1,5 +1,6 @@
 """AutoAttack through its package: what is right on a linear network is known in closed form."""
 
+import sys
 from types import SimpleNamespace
 
 import pytest
@@ -63,6 +64,27 @@ def test_a_linear_network_is_right_where_its_closed_form_says_so():
     assert torch.equal(torch.random.get_rng_state(), state)
     assert network.training and (network[1].weight.grad == 7).all()
     assert network[1].weight.requires_grad and not network[1].bias.requires_grad
+
+
+@pytest.mark.parametrize(("classes", "tried"), [(5, 5), (12, 10), (100, 10)])
+def test_the_targeted_attacks_try_nine_wrong_classes(monkeypatch, classes, tried):
+    asked = []
+
+    class Stub:
+        def __init__(self, network, **options):
+            asked.append(options)
+
+        def set_device(self, device):
+            pass
+
+        def __call__(self, pixels, labels):
+            return pixels
+
+    monkeypatch.setitem(sys.modules, "torchattacks", SimpleNamespace(AutoAttack=Stub))
+    monkeypatch.setattr(autoattack, "find_spec", lambda name: name)
+    _, eval_set, _, _ = problem(3)
+    run(nn.Sequential(nn.Flatten(), nn.Linear(90, classes)), eval_set)
+    assert asked == [{"eps": EPS_255 / 255, "version": "standard", "n_classes": tried, "seed": 0}]
 
 
 def test_without_its_package_it_is_refused_in_one_line(monkeypatch):

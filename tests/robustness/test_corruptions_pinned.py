@@ -32,6 +32,7 @@ def forget():
     """The pictures of frost that were read."""
     frost._pictures.cache_clear()
     frost.textures.cache_clear()
+    frost._joined.cache_clear()
 
 
 def cells():

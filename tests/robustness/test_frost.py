@@ -26,6 +26,7 @@ def own_pictures(monkeypatch):
 def _forget() -> None:
     frost._pictures.cache_clear()
     frost.textures.cache_clear()
+    frost._joined.cache_clear()
 
 
 def images(*shape):

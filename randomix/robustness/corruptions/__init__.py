@@ -76,8 +76,8 @@ def corrupt(
 def _check(images: np.ndarray | Tensor, name: str, severity: int) -> None:
     if name not in CORRUPTIONS:
         raise ValueError(f"unknown corruption {name!r}, expected one of {', '.join(CORRUPTIONS)}")
-    if severity not in range(1, 6):
-        raise ValueError(f"severity is {severity}, expected 1 to 5")
+    if isinstance(severity, bool) or severity not in range(1, 6):
+        raise ValueError(f"severity is {severity!r}, expected 1 to 5")
     if not isinstance(images, np.ndarray | Tensor) or images.dtype not in (torch.uint8, np.uint8):
         raise ValueError(f"images are {getattr(images, 'dtype', type(images).__name__)}, expected uint8")
     if images.ndim != 4 or images.shape[-1] not in (1, 3) or 0 in images.shape[1:]:
@@ -91,4 +91,6 @@ def _on_device(indices: np.ndarray | Tensor | None, pixels: Tensor) -> Tensor:
     which = indices if isinstance(indices, Tensor) else torch.tensor(np.asarray(indices))
     if which.shape != (len(pixels),) or which.is_floating_point() or which.dtype == torch.bool:
         raise ValueError(f"indices are {which.dtype} of shape {tuple(which.shape)}, expected {len(pixels)} integers")
+    if which.device.type == "cpu" and bool((which < 0).any()):  # elsewhere a look would wait for the device
+        raise ValueError(f"indices has {int(which.min())}, expected numbers >= 0")
     return which.to(pixels.device, torch.int64)

@@ -55,12 +55,9 @@ def frost(images: Tensor, parameters: tuple[float, float], *, texture: Tensor, t
     """
     weight, ice_weight = parameters
     height, width, channels = images.shape[1:]
-    pictures, device = textures(height, width), images.device
-    pixels = torch.cat([picture.flatten(0, 1) for picture in pictures]).to(device)
-    sizes = torch.tensor([picture.shape[:2] for picture in pictures])
-    firsts = (sizes.prod(1).cumsum(0) - sizes.prod(1)).to(device)[texture]
-    y, x = (torch.arange(side, device=device) for side in (height, width))
-    rows = (top[:, None] + y) * sizes[:, 1].to(device)[texture][:, None] + firsts[:, None]
+    pixels, widths, firsts = _joined(height, width, images.device)
+    y, x = (torch.arange(side, device=images.device) for side in (height, width))
+    rows = (top[:, None] + y) * widths[texture][:, None] + firsts[texture][:, None]
     ice = pixels[rows[:, :, None] + left[:, None, None] + x]
     result = images.double().mul_(weight) + ice.double().mul_(ice_weight)
     result = result.clamp_(max=255)
@@ -79,6 +76,16 @@ def textures(height: int, width: int) -> tuple[Tensor, ...]:
         own_height, own_width = picture.shape[:2]
         found.append(_resized(picture, max(base, (height + 1) / own_height, (width + 1) / own_width)))
     return tuple(found)
+
+
+@lru_cache(maxsize=4)
+def _joined(height: int, width: int, device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
+    """The pictures for images of this size on ``device``: all pixels (P, 3); width and first pixel of each (5,)."""
+    pictures = textures(height, width)
+    counts = torch.tensor([picture.shape[:2].numel() for picture in pictures])
+    widths = torch.tensor([picture.shape[1] for picture in pictures])
+    pixels = torch.cat([picture.flatten(0, 1) for picture in pictures])
+    return pixels.to(device), widths.to(device), (counts.cumsum(0) - counts).to(device)
 
 
 def _resized(picture: Tensor, factor: float) -> Tensor:
