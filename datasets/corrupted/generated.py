@@ -16,7 +16,7 @@ import numpy as np
 
 from datasets.cache import cached_arrays
 from datasets.integrity import array_digest
-from randomix.errors import ConfigError, StorageError
+from randomix.errors import ConfigError, DataError, StorageError
 
 
 def require_images(name: str, shape: tuple[int, ...], dtype: Any = np.uint8) -> None:
@@ -53,7 +53,10 @@ class Generated:
         def make() -> dict[str, np.ndarray]:
             if folder.exists():
                 print(f"{folder}: damaged, or made by another generator; made again", file=sys.stderr, flush=True)
-            return {"images": corruptions.corrupt(self.images, name, severity, seed=seed)}
+            try:
+                return {"images": corruptions.corrupt(self.images, name, severity, seed=seed)}
+            except OSError as error:  # not of the place where they are kept
+                raise DataError(f"{self.name}: {name} at severity {severity} cannot be made: {error}") from error
 
         try:
             return cached_arrays(folder, source, make, need=self.images.nbytes)["images"]

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from randomix.engine.launcher import describe, exit_on_signals, is_worker, leave, restore_signals
 from randomix.engine.schema import TrainConfig
-from randomix.errors import BUG, INTERRUPTED, OK, USER, RunError
+from randomix.errors import BUG, INTERRUPTED, OK, USER, ConfigError, RunError
 
 if TYPE_CHECKING:
     import argparse
@@ -268,6 +268,8 @@ def _run(hydra_job: _HydraJob, root: Path, config_name: str) -> int:
     except JobFailed as error:
         print(f"error: {error}", file=sys.stderr)
         return error.exit_code
+    except ConfigError as error:  # of a search
+        return report(error.problems)
     except (HydraException, OmegaConfBaseException) as error:
         from randomix.engine.precheck import one_line
 

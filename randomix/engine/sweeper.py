@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import importlib
+import json
 import statistics
 import sys
 from collections.abc import Sequence
@@ -25,7 +26,7 @@ from omegaconf import DictConfig, OmegaConf
 from randomix import files
 from randomix.engine import search
 from randomix.engine.search import Trial, Values, Weights
-from randomix.errors import INTERRUPTED, RunError
+from randomix.errors import INTERRUPTED, ConfigError, RunError
 
 
 class WeightsSweeper(Sweeper):
@@ -53,6 +54,7 @@ class WeightsSweeper(Sweeper):
         self.seeds = _seeds(swept) if swept is not None else [self.config.seed]
         self.candidates = OmegaConf.to_container(self.config.mixer.candidates, resolve=True)
         file, trials = Path(self.config.output_root) / search.RESULT, []
+        check_same_search(file, search.to_json(self.search, self.candidates, self.seeds, []))
         for trials in search.explore(self.search, len(self.candidates), self._launch):
             text = search.to_json(self.search, self.candidates, self.seeds, trials)
             files.write_atomic(file, text, parents=True)
@@ -80,6 +82,20 @@ class WeightsSweeper(Sweeper):
             self.failures.append(error)
             return None
         return None if isinstance(value, int) else value
+
+
+def check_same_search(file: Path, mine: str) -> None:
+    """ConfigError if ``file`` holds another search than ``mine``, both as JSON: it would be lost."""
+    try:
+        there = json.loads(file.read_text())
+    except (OSError, ValueError):  # none, or cut
+        return
+    wanted = json.loads(mine)
+    keys = [key for key in wanted if key not in ("trials", "batch")]
+    other = [key for key in keys if not isinstance(there, dict) or there.get(key) != wanted[key]]
+    if other:
+        raise ConfigError([f"{file}: holds another search, of other {', '.join(other)}; write output_root=FOLDER for a "
+                           "new one, or move the file"])  # fmt: skip
 
 
 def _trial(weights: Weights, outcomes: Sequence[tuple[str, Values] | None]) -> Trial:

@@ -58,9 +58,9 @@ def fgsm(
 
     model: takes pixels, its normalisation inside (``PixelNetwork``). eps, step_size: in units of [0, 1]; None: one step
     is eps. With one step this is FGSM, with more, and usually a random start, PGD. indices: (N,) int64 into the data
-    set, 0 .. N - 1 if not given; with ``seed`` they alone decide the random start, in every batch and on every rank. bounds: what inputs may be
-    if they are no pixels, such as (-1, 1) for sound. The other options and what is done to the network are those of
-    ``attack``. Raises ValueError for numbers out of range.
+    set, 0 .. N - 1 if not given; with ``seed`` they alone decide the random start, in every batch and on every rank.
+    bounds: what inputs may be if they are no pixels, such as (-1, 1) for sound. The other options and what is done to
+    the network are those of ``attack``. Raises ValueError for numbers out of range.
     """
     _check_range(inputs, bounds)
     options = {"indices": indices, "seed": seed, "bounds": bounds}

@@ -9,6 +9,7 @@ from typing import Any
 
 from randomix.engine.evaluate import EvalResult
 from randomix.engine.protocols import Data
+from randomix.errors import DataError
 from randomix.robustness.corruptions import CORRUPTIONS, STANDARD, VERSION
 from randomix.robustness.corruptions.frost import frost_source
 from randomix.robustness.measure import Cell, Measure, Outcome
@@ -44,8 +45,12 @@ def corruptions(
         return measure.kept(f"{name}/{severity}", compute)[0]
 
     results = {name: [at(name, severity) for severity in severities] for name in there}
+    totals = {result.total for row in results.values() for result in row}
+    if len(totals) != 1:
+        raise DataError(f"{data.name}: the corrupted test sets have {', '.join(map(str, sorted(totals)))} images, "
+                        "expected as many in each; get them again")  # fmt: skip
     counts: dict[str, Any] = {
-        "total": next(iter(results.values()))[0].total,
+        "total": totals.pop(),
         "source": source,
         "severities": list(severities),
         "matrix": {name: [result.correct1 for result in row] for name, row in results.items()},

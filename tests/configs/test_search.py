@@ -20,6 +20,8 @@ from randomix.engine import search
 from randomix.engine.cli import read_command
 from randomix.engine.schema import TrainConfig
 from randomix.engine.search import Search, Trial, Weights
+from randomix.engine.sweeper import check_same_search
+from randomix.errors import ConfigError
 from randomix.mixers import available
 from randomix.records import store
 from randomix.records.pareto import pareto_front
@@ -199,6 +201,8 @@ def test_an_interrupted_search_goes_on_with_the_same_trials(script: Path, tmp_pa
     assert again.stdout.count("already there") == 7
     assert again.stdout.count("trained") == 5
     assert result.read_bytes() == (tmp_path / "whole" / search.RESULT).read_bytes()
+    other = run(script, "seed=0,1", "hydra.sweeper.seed=5")
+    assert other.returncode == 2 and "holds another search, of other sampler_seed" in other.stderr
     assert again.stdout[again.stdout.index("Pareto") :] == whole.stdout[whole.stdout.index("Pareto") :].replace(
         "whole/", "runs/"
     )
@@ -246,11 +250,31 @@ def test_a_failed_run_leaves_its_trial_out_and_gives_the_exit_code(script: Path)
 
 
 @pytest.mark.slow
-def test_runs_that_were_evaluated_otherwise_are_named(script: Path) -> None:
+def test_runs_that_were_evaluated_otherwise_are_named(script: Path, tmp_path: Path) -> None:
     assert run(script, "hydra.sweeper.trials=1").returncode == 0
+    (tmp_path / "runs" / search.RESULT).unlink()  # of other objectives
     objectives = "hydra.sweeper.objectives=[top1_error,pgd_error]"
     done = run(script, "hydra.sweeper.trials=1", objectives, "evaluators=[clean,pgd]")
     assert done.returncode == 2
     error = done.stderr.splitlines()[0]
     assert error.startswith("error: [1/1] runs/digits/preact_resnet18/randomix-")
     assert "record.json: has no pgd_error, evaluated were clean, fgsm, noise, occlusion; remove the folder" in error
+
+
+def test_another_search_does_not_replace_a_front(tmp_path: Path) -> None:
+    settings = {"objectives": ["top1_error"], "trials": 2, "batch": 1, "max_weight": 4, "start": [], "sampler": "tpe"}
+
+    def text(seeds: Sequence[int] = (0,), candidates: str = "ab", **changes: Any) -> str:
+        return search.to_json(search.Search(**settings | {"seed": 0} | changes), list(candidates), seeds, [])
+
+    file = tmp_path / search.RESULT
+    check_same_search(file, text())
+    file.write_text(text())
+    check_same_search(file, text(trials=9))  # goes on
+    others = {"sampler_seed": text(seed=1), "sampler": text(sampler="random"), "seeds": text([1]),
+              "objectives": text(objectives=["fgsm_error"]), "candidates": text(candidates="abc")}  # fmt: skip
+    for key, mine in others.items():
+        with pytest.raises(ConfigError, match=f"holds another search, of other {key}; write output_root=FOLDER"):
+            check_same_search(file, mine)
+    file.write_text('{"candid')
+    check_same_search(file, text())

@@ -125,6 +125,15 @@ def test_a_place_that_cannot_be_written_is_named(tmp_path, stub):
         Generated("toy", np.zeros((1, 4, 4, 3), np.uint8), tmp_path / "file").cell("fog", 1, 0)
 
 
+def test_an_error_of_the_generator_is_none_of_the_place(tmp_path, monkeypatch):
+    def corrupt(*arguments, **options):
+        raise OSError("encoder error -2")
+
+    monkeypatch.setattr(corruptions, "corrupt", corrupt)
+    with pytest.raises(DataError, match=r"^toy: fog at severity 1 cannot be made: encoder error -2$"):
+        Generated("toy", np.zeros((1, 4, 4, 3), np.uint8), tmp_path).cell("fog", 1, 0)
+
+
 @pytest.mark.parametrize("batch_size", [1, 5])
 def test_streamed_crops_are_corrupted_by_their_index(tmp_path, batch_size):
     make_folders(tmp_path / "set", train=2, val=4)

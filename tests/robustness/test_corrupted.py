@@ -4,6 +4,7 @@ import json
 import os
 import signal
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +18,7 @@ from randomix.engine import distributed
 from randomix.engine.distributed import World
 from randomix.engine.launcher import STORE
 from randomix.engine.runfolder import RunFolder
-from randomix.errors import Interrupted
+from randomix.errors import DataError, Interrupted
 from randomix.records import identity, record
 from randomix.robustness.corrupted import mean_errors
 from randomix.robustness.corruptions import CORRUPTIONS, STANDARD, VERSION
@@ -110,6 +111,23 @@ def test_a_record_tells_other_test_sets_from_these(tmp_path, cifar, monkeypatch)
     np.save(path, fog)
     other = sources()["corruptions"]["files"]
     assert {name for name, digest in known["corruptions"]["files"].items() if other[name] != digest} == {"fog.npy"}
+
+
+def test_cells_of_different_sizes_have_no_mean(cifar, monkeypatch):
+    _, data, _ = cifar
+    original = ArrayData.corrupted_set
+
+    def fewer(self, device, name, severity, **options):
+        found = self if (name, severity) != ("snow", 3) else replace(self, published=Fewer())
+        return original(found, device, name, severity, **options)
+
+    class Fewer:
+        def cell(self, name, severity):
+            return data.test_images[:9], data.test_labels[:9]
+
+    monkeypatch.setattr(ArrayData, "corrupted_set", fewer)
+    with pytest.raises(DataError, match="the corrupted test sets have 9, 203 images, expected as many in each"):
+        evaluated(data, network())
 
 
 def test_means_are_given_where_they_are_complete():
