@@ -18,8 +18,9 @@ from typing import Any
 
 import numpy as np
 
+from datasets.corrupted.generated import cache_folder
 from datasets.corrupted.npy_files import NpyFiles
-from datasets.corrupted.published import cache_folder, roots
+from datasets.corrupted.published import roots
 from datasets.formats.pickles import MAX_BYTES, load_batch
 from datasets.integrity import expect_digest
 from datasets.options import channel_values, check_train_size, parse_options

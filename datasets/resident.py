@@ -20,8 +20,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from datasets.corrupted.generated import Generated, require_images
-from datasets.corrupted.published import PublishedImages, cache_folder, require_published
+from datasets.corrupted.generated import Generated, cache_folder, require_images
+from datasets.corrupted.published import PublishedImages, require_published
 from randomix.devices import host_tensor, to_device
 from randomix.engine.protocols import Batch
 from randomix.errors import ConfigError

@@ -83,20 +83,15 @@ def calibrate(options: argparse.Namespace) -> dict[str, Any]:
 
 def load(path: Path, root: str | None) -> tuple[str, int, Any, Any]:
     """Name and epochs of a run or checkpoint, its data set, now below ``root``, and its network."""
-    import yaml
-
     import datasets
     import models
-    from randomix.engine import checkpoint
     from randomix.engine.runfolder import RunFolder
     from randomix.records.identity import run_name
+    from randomix.runs.reevaluate import load_weights
 
-    state = checkpoint.read(Path(RunFolder.of_checkpoint(path)[1]))
-    run = yaml.safe_load(state["config"])
-    data = datasets.build(run["dataset"] | ({} if root is None else {"root": root}))
-    model = models.build(run["model"], sample_shape=data.sample_shape, num_classes=data.num_classes)
-    model.load_state_dict(state["average"] or state["model"])
-    return run_name(run), len(state["history"]), data, model
+    moved = {} if root is None else {"root": root}
+    run, epoch, data, model = load_weights(Path(RunFolder.of_checkpoint(path)[1]), moved, datasets.build, models.build)
+    return run_name(run), epoch, data, model
 
 
 def settings_of(counts: dict[str, Any], side: int) -> list[dict[str, Any]]:

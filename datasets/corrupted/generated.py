@@ -7,7 +7,9 @@ CPU: the same bits for every device.
 from __future__ import annotations
 
 import functools
+import os
 import sys
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,6 +18,7 @@ import numpy as np
 
 from datasets.cache import cached_arrays
 from datasets.integrity import array_digest
+from datasets.places import data_root
 from randomix.errors import ConfigError, DataError, StorageError
 
 
@@ -24,6 +27,15 @@ def require_images(name: str, shape: tuple[int, ...], dtype: Any = np.uint8) -> 
     if len(shape) != 3 or shape[-1] not in (1, 3) or dtype != np.uint8:
         raise ConfigError([f"evaluators has corruptions, which takes grey or colour images of 8 bits; the samples of "
                            f"{name} are {np.dtype(dtype)} of shape {shape}"])  # fmt: skip
+
+
+def cache_folder(config: Mapping[str, Any], folder: Path | None = None) -> Path:
+    """Where generated sets are kept: ``dataset.cache``, beside the data set's ``folder``, or in the usual place."""
+    if config.get("cache"):
+        return Path(config["cache"]).expanduser()
+    beside = Path(os.path.abspath(folder)).parent if folder is not None else None
+    usable = beside is not None and os.access(beside, os.W_OK)
+    return (beside if usable and beside is not None else data_root()) / ".randomix-cache"
 
 
 @dataclass(frozen=True, eq=False)

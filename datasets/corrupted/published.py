@@ -46,15 +46,6 @@ def roots(config: Mapping[str, Any]) -> tuple[Path, ...]:
     return tuple(dict.fromkeys([data_root(config.get("root")), data_root()]))
 
 
-def cache_folder(config: Mapping[str, Any], folder: Path | None = None) -> Path:
-    """Where generated sets are kept: ``dataset.cache``, beside the data set's ``folder``, or in the usual place."""
-    if config.get("cache"):
-        return Path(config["cache"]).expanduser()
-    beside = Path(os.path.abspath(folder)).parent if folder is not None else None
-    usable = beside is not None and os.access(beside, os.W_OK)
-    return (beside if usable and beside is not None else data_root()) / ".randomix-cache"
-
-
 def find(title: str, entry: str, places: Sequence[Path], holds: Callable[[Path], bool]) -> Path:
     """The folder of the set ``title``, one of ``places`` or in one; raises DataError with what gets it.
 

@@ -164,7 +164,7 @@ class _Worker:
         if self.failure is not None or code in (None, 0):
             return
         if -code in self.sent or (code > 0 and self.sent):
-            self.failure = Failure(INTERRUPTED, "stopped by a signal before it could save", at=time.time_ns())
+            self.failure = Failure(INTERRUPTED, "stopped by a signal; the same command continues", at=time.time_ns())
         elif code < 0:
             name = signal.Signals(-code).name
             hint = " (out of host memory?)" if name == "SIGKILL" else ""

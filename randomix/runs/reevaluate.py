@@ -40,13 +40,9 @@ def evaluate_checkpoint(
     """
     started = time.time()
     parsed = schema.parse(config, schema.EvalConfig)
-    state = checkpoints.read(Path(path), map_location="cpu")
-    run = yaml.safe_load(state["config"])
-    run["dataset"] |= {key: value for key, value in vars(parsed.dataset).items() if value is not None}
-    data = data_factory(run["dataset"])
+    moved = {key: value for key, value in vars(parsed.dataset).items() if value is not None}
+    run, epoch, data, model = load_weights(Path(path), moved, data_factory, model_factory)
     check_evaluators(parsed.evaluators, parsed.evaluator, data)
-    model = model_factory(run["model"], sample_shape=data.sample_shape, num_classes=data.num_classes)
-    model.load_state_dict(state["average"] or state["model"])
     precision = resolve_precision(parsed.trainer.precision, world.device)
     set_up_torch(precision, parsed.trainer.threads)
     model = model.to(world.device)
@@ -75,7 +71,7 @@ def evaluate_checkpoint(
         kind="eval",
         history=[],
         best={},
-        evaluated={**found, "metrics": {"epoch": _epoch(state), **found["metrics"]}},
+        evaluated={**found, "metrics": {"epoch": epoch, **found["metrics"]}},
         candidates={},
         mode=mixers.build(run["mixer"], num_classes=data.num_classes).mode.value,
         data=data.describe(),
@@ -87,6 +83,22 @@ def evaluate_checkpoint(
         print(f"{name:36} {value:.4f}")
     print(f"record: {target}", flush=True)
     return OK
+
+
+def load_weights(
+    path: Path, moved: Mapping[str, Any], data_factory: DataFactory, model_factory: ModelFactory
+) -> tuple[dict[str, Any], int, Data, nn.Module]:
+    """Configuration, finished epochs, data set and network of the checkpoint at ``path``; averaged weights if it has.
+
+    moved: settings of the data set that differ here, such as its folder. Raises CheckpointError, DataError.
+    """
+    state = checkpoints.read(path, map_location="cpu")
+    run = yaml.safe_load(state["config"])
+    run["dataset"] |= moved
+    data = data_factory(run["dataset"])
+    model = model_factory(run["model"], sample_shape=data.sample_shape, num_classes=data.num_classes)
+    model.load_state_dict(state["average"] or state["model"])
+    return run, _epoch(state), data, model
 
 
 def _journal(
