@@ -25,6 +25,7 @@ from randomix.errors import USER, StorageError  # noqa: E402
 from randomix.files import storage_errors, write_atomic  # noqa: E402
 from randomix.records import grid as grids  # noqa: E402
 from randomix.records import render, reproduced_text, store  # noqa: E402
+from randomix.records.aggregate import settings  # noqa: E402
 from randomix.records.page import standalone_paper_table, standalone_table, to_page, unique_records  # noqa: E402
 from randomix.records.record import RunRecord  # noqa: E402
 from randomix.records.reproduced import ReproducedTable, reproduce  # noqa: E402
@@ -59,8 +60,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if records and unknown:
         return _fail(f"--metrics {' '.join(unknown)}: not in the records; choose from {', '.join(known)}")
     try:
-        used = {r.path for r in unique_records((), reproduced)}
-        tables = build_tables([r for r in records if r.path not in used], options.metrics)
+        tables = build_tables(_beyond(records, reproduced), options.metrics)
         with storage_errors(out):
             page = _write(reproduced, tables, _place(records, out), out, options)
     except StorageError as error:
@@ -91,6 +91,12 @@ def _reproduced(folder: Path, records: Sequence[RunRecord], warnings: list[str])
             tables = reproduce(grid, records)
             found += tables if scale == grids.PAPER or any(t.filled for t in tables) else []
     return found
+
+
+def _beyond(records: Sequence[RunRecord], reproduced: Sequence[ReproducedTable]) -> list[RunRecord]:
+    """The records of all settings of which the paper's tables do not show every run."""
+    used = {r.path for r in unique_records((), reproduced)}
+    return [r for s in settings(records) if any(r.path not in used for r in s.records) for r in s.records]
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -14,6 +14,7 @@ from randomix.records.identity import evaluation, identity
 from randomix.records.record import RunRecord
 
 BASELINE = "baseline"
+_MORE_DIGESTS = ("sha256_of_names_and_sizes", "shards")  # of Tiny-ImageNet and of ImageNet's shards
 # Baseline first, the paper's order, others by name, RandoMix last.
 _ORDER = ("baseline", "cutout", "mixup", "cutmix", "fmix", "resizemix", "saliencymix", "manifoldmixup", "patchup",
           "puzzlemix", "comixup")  # fmt: skip
@@ -62,13 +63,17 @@ class Statistic:
 
 @dataclass(frozen=True)
 class Difference:
-    """A method minus the Baseline: over the seeds both have (``paired``), else between the means."""
+    """A method minus the Baseline: over the seeds both have (``paired``), else between the means.
+
+    ``between_means``: between the means over all seeds, which ``p_welch`` is about.
+    """
 
     mean: float
     std: float | None
     n: int
     paired: bool
     p_welch: float | None
+    between_means: float
 
 
 @dataclass(frozen=True)
@@ -159,10 +164,11 @@ def difference(group: Statistic | None, baseline: Statistic | None) -> Differenc
     a, b = group.by_seed, baseline.by_seed
     common = [a[seed] - b[seed] for seed in sorted(set(a) & set(b))]
     p = welch_p(group.values, baseline.values)
+    between = group.mean - baseline.mean
     if not common:
-        return Difference(group.mean - baseline.mean, None, min(group.n, baseline.n), False, p)
+        return Difference(between, None, min(group.n, baseline.n), False, p, between)
     std = statistics.stdev(common) if len(common) > 1 else None
-    return Difference(statistics.fmean(common), std, len(common), True, p)
+    return Difference(statistics.fmean(common), std, len(common), True, p, between)
 
 
 def welch_p(a: Sequence[float], b: Sequence[float]) -> float | None:
@@ -215,6 +221,12 @@ def cost(group: Group, baseline: Group | None, measure: Callable[[RunRecord], fl
     return group.collect(ratio)
 
 
+def data_digests(record: RunRecord) -> list[Any]:
+    """What the record says of the content of its data files, whatever the data set calls it."""
+    seen = record.data
+    return [seen.get("sha256"), seen.get("md5"), *(seen[k] for k in _MORE_DIGESTS if k in seen)]
+
+
 def machine(record: RunRecord) -> str:
     """What must be equal for times to be comparable, as text."""
     seen = record.provenance
@@ -252,7 +264,7 @@ def _setting_key(record: RunRecord) -> str:
     shared = {k: v for k, v in identity(record.config).items() if k != "mixer"}
     shared["evaluator"] = evaluation(record.config)  # a block of 16 pixels is another test than one of 8
     shared["arithmetic"] = record.provenance.get("precision")  # what "auto" was on that machine
-    shared["data"] = [record.data.get(k) for k in ("sha256", "md5")]
+    shared["data"] = data_digests(record)
     return hashlib.sha256(json.dumps(shared, sort_keys=True).encode()).hexdigest()[:8]
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import statistics
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import TypeGuard
 
 from randomix.records.aggregate import (
     Difference,
@@ -12,6 +13,7 @@ from randomix.records.aggregate import (
     Sample,
     Statistic,
     cost,
+    data_digests,
     difference,
     time_measure,
 )
@@ -266,18 +268,31 @@ def _notes(table: ReproducedTable, matches: Mapping[str, Match], measure: str) -
                    for r in c.match.group.records if _is_null(r, column.metric)})  # fmt: skip
     if lost:
         yield f"Not finite, hence left out: values of {', '.join(lost)}."
+    mixed = sorted({c.run.label for c in table.cells if c.run and c.match and c.match.group
+                    and len({r.provenance.get("precision") for r in c.match.group.records}) > 1})  # fmt: skip
+    if mixed:
+        yield f"Runs of different floating-point precision stand in the cells of {', '.join(mixed)}."
     if _differ(groups.values()):
         yield "Not all runs of a data set saw the same files: their checksums differ."
     yield from (f"The paper contradicts itself: {c.text}." for c in contradictions() if table.paper.number in c.tables)
 
 
 def mark(cell: ReproducedCell, column: PaperColumn) -> str:
-    """``*`` where a cell differs from the Baseline, ``†`` where it is better than the best other method."""
+    """``*`` where a cell differs from the Baseline, ``†`` where it is better than the best other method.
+
+    The means that Welch's test compares decide which is better. Where common seeds say the opposite nothing is marked.
+    """
     base, rival = cell.to_baseline, cell.to_rival
-    text = "*" if base and base.p_welch is not None and base.p_welch < SIGNIFICANT else ""
-    if rival and rival.p_welch is not None and rival.p_welch < SIGNIFICANT:
-        text += "†" if (rival.mean < 0) == column.lower_is_better else ""
+    text = "*" if _significant(base) else ""
+    if _significant(rival):
+        text += "†" if (rival.between_means < 0) == column.lower_is_better else ""
     return text
+
+
+def _significant(change: Difference | None) -> TypeGuard[Difference]:
+    if change is None or change.p_welch is None or change.p_welch >= SIGNIFICANT:
+        return False
+    return change.mean * change.between_means > 0
 
 
 def _other_weights(found: Match | None) -> str:
@@ -302,5 +317,5 @@ def _differ(groups: Iterable[Group]) -> bool:
     seen: dict[str, set[str]] = {}
     for group in groups:
         for record in group.records:
-            seen.setdefault(record.dataset, set()).add(str(record.data.get("sha256") or record.data.get("checksum")))
+            seen.setdefault(record.dataset, set()).add(str(data_digests(record)))
     return any(len(sums) > 1 for sums in seen.values())

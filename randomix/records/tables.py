@@ -13,6 +13,7 @@ from randomix.records.aggregate import (
     Setting,
     Statistic,
     cost,
+    data_digests,
     difference,
     differences,
     settings,
@@ -237,7 +238,7 @@ def _notes(setting: Setting, columns: Sequence[Column], rows: Sequence[Row], mea
     lost = sorted({r.run for r in setting.records for c in columns if _is_null(r, c)})
     if lost:
         yield f"Not finite, hence left out: values of {', '.join(lost)}."
-    if len({str(r.data.get("sha256") or r.data.get("checksum")) for r in setting.records}) > 1:
+    if len({str(data_digests(r)) for r in setting.records}) > 1:
         yield "The runs did not all see the same data files: their checksums differ."
 
 

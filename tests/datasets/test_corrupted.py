@@ -173,9 +173,7 @@ def test_sets_without_published_files_and_sound(tmp_path):
         with pytest.raises(ConfigError, match="no corrupted test set of"):  # not another one in its place
             datasets.build({"name": name}).corrupted_set(CPU, "fog", 1, source="official")
     sound = SimpleNamespace(name="speech_commands", input_shape=(1, 16000))
-    with pytest.raises(
-        ConfigError, match=r"is for images \(C, H, W\); .* speech_commands are \(1, 16"
-    ):
+    with pytest.raises(ConfigError, match=r"is for images \(C, H, W\); .* speech_commands are \(1, 16"):
         check_evaluators(["corruptions"], {}, sound)
     two = datasets.build({"name": "fake_images", "channels": 2})
     with pytest.raises(ConfigError, match=r"grey or colour images of 8 bits; .* uint8 of shape \(32, 32, 2\)"):

@@ -14,6 +14,7 @@ from randomix.records import reproduced_text
 from randomix.records.aggregate import welch_p
 from randomix.records.grid import Grid, read
 from randomix.records.page import standalone_paper_table, to_page
+from randomix.records.paper import TABLES
 from randomix.records.record import RunRecord
 from randomix.records.reproduced import ReproducedCell, ReproducedTable, mark, reproduce
 from tests.records.fakes_grid import grid, record, run, write_grid
@@ -198,3 +199,45 @@ def test_every_rendering_is_the_same_for_any_order_of_records(tmp_path: Path) ->
         return [*texts, *map(reproduced_text.to_latex, tables), to_page("t", [], {}, link, reproduced=tables)]
 
     assert everything(table4()) == everything(table4()[::-1])
+
+
+def compared(values: dict[str, dict[int, float]], tmp_path: Path) -> ReproducedTable:
+    records = [record(row, 4, seed, error) for row, errors in values.items() for seed, error in errors.items()]
+    return reproduce(loaded(tmp_path), records)[3]
+
+
+@pytest.mark.parametrize(("third", "marked"), [(21.3, True), (21.6, False)])
+def test_only_p_below_a_twentieth_is_marked(tmp_path: Path, third: float, marked: bool) -> None:
+    base = {0: 20.0, 1: 20.5, 2: third}
+    own = {0: 18.8, 1: 19.4, 2: 19.2}
+    found = cell(compared({"baseline": base, "mixup": own}, tmp_path), "mixup", "top1_error")
+    p = welch_p(list(own.values()), list(base.values()))
+    assert abs(p - 0.05) < 0.04 and (p < 0.05) == marked  # near the threshold, on either side of it
+    assert mark(found, TABLES[3].columns[0]) == ("*†" if marked else "")  # the Baseline is the only other method
+
+
+def test_a_mark_never_contradicts_the_means_or_the_common_seeds(tmp_path: Path) -> None:
+    """Better on average over all seeds, worse on the one that both have: no mark."""
+    mixup = {0: 21.0, 1: 30.0, 2: 30.2, 3: 30.1, 4: 30.3, 5: 30.2, 6: 30.1, 7: 30.0}
+    ours = {0: 22.0, 11: 22.1, 12: 21.9, 13: 22.0}
+    found = cell(compared({"mixup": mixup, "randomix": ours}, tmp_path), "randomix", "top1_error")
+    assert found.to_rival.mean == 1.0 and found.to_rival.between_means < 0 and found.to_rival.p_welch < 0.05
+    assert mark(found, TABLES[3].columns[0]) == ""
+
+
+@pytest.mark.parametrize("key", ["sha256", "md5", "sha256_of_names_and_sizes", "shards"])
+def test_other_files_are_noticed_whatever_the_set_calls_its_digest(tmp_path: Path, key: str) -> None:
+    def notes(*digests: object) -> str:
+        records = [record("mixup", 4, seed, data={key: digest}) for seed, digest in enumerate(digests)]
+        return " ".join(reproduce(loaded(tmp_path), records)[3].notes)
+
+    assert "checksums differ" in notes({"a": "12"}, {"a": "34"}) and "checksums differ" not in notes("12", "12")
+
+
+def test_other_arithmetic_is_named(tmp_path: Path) -> None:
+    def notes(*precisions: str) -> str:
+        records = [record("mixup", 4, s, provenance={"precision": p}) for s, p in enumerate(precisions)]
+        return " ".join(reproduce(loaded(tmp_path), records)[3].notes)
+
+    assert "different floating-point precision stand in the cells of" in notes("bf16", "fp32")
+    assert "floating-point" not in notes("bf16", "bf16")

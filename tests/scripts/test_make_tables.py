@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 
 from scripts import make_tables
-from tests.records.fakes import write_run
-from tests.records.fakes_grid import grid, record_text, run, write_grid
+from tests.records.fakes import text, write_run
+from tests.records.fakes_grid import grid, record_text, run, settings_of, write_grid
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -184,6 +184,19 @@ def test_a_scale_is_written_once_a_record_fills_one_of_its_cells(tmp_path: Path,
     assert list((results / "tables" / "demo").iterdir()) == [own]
     assert run_tables(results / "records", "--out", results, "--grid", tmp_path / "none") == 2
     assert capsys.readouterr().err.splitlines()[-1] == f"make_tables.py: --grid {tmp_path / 'none'}: no such folder"
+
+
+def test_a_method_of_ones_own_keeps_its_baseline(tmp_path: Path) -> None:
+    """The Baseline fills a cell of the paper's tables, the method beside it does not."""
+    results = tmp_path / "results"
+    for method in ("baseline", "mixup"):
+        for seed in (0, 1):
+            content = text(method, seed, 10.0, **settings_of("baseline", 4))
+            write(results / "records" / f"{method}-{seed}.json", content)
+    write_grid(results / "grid", grid("demo", runs=[run("baseline", 4, ["top1_error"])]))
+    assert run_tables(results / "records", "--out", results) == 0
+    (setting,) = (results / "tables").glob("digits-*.csv")
+    assert {"Baseline", "Mixup"} <= {line.partition(",")[0] for line in setting.read_text().splitlines()}
 
 
 def test_only_a_grid_gives_tables_of_commands(tmp_path: Path, capsys) -> None:
