@@ -5,6 +5,7 @@ import pytest
 import torch
 
 from randomix.robustness.corruptions import CORRUPTIONS, REGISTRY, corrupt
+from randomix.robustness.corruptions.draws import ImageRng
 from randomix.robustness.corruptions.parameters import parameters
 from tests.parity import golden
 
@@ -83,6 +84,24 @@ def test_our_draws_have_the_law_of_the_original(name, severity):
     assert (np.abs(ours.mean(0) - theirs.mean(0)) <= 4 * theirs.std(0) / COUNT**0.5 + 1).mean() >= 0.99
     distances = [np.abs(results - image).mean((1, 2, 3)) for results in (ours, theirs)]
     assert stats.ks_2samp(*distances).pvalue > 1e-3 / len(CASES)
+
+
+def test_draws_are_uniform_or_normal():
+    stats = pytest.importorskip("scipy.stats")
+    between = ("uniform", (-1, 2))
+    laws = {
+        "fog": {"wobble": between},
+        "snow": {"noise": ("norm", ()), "angles": ("uniform", (-135, 90))},
+        "elastic_transform": {"corners": between, "displacement": between},
+        "spatter": {"noise": ("norm", ())},
+    }
+    for name, expected in laws.items():
+        drawn = REGISTRY[name].draw(ImageRng(1, name, 2, torch.arange(2000)), (8, 8, 3), parameters(name, 2, 8, 8))
+        assert drawn.keys() == expected.keys()
+        for key, (law, arguments) in expected.items():
+            values = drawn[key].flatten().numpy()
+            assert len(np.unique(values)) > 0.95 * len(values)  # 24 bits
+            assert stats.kstest(values, law, arguments).pvalue > 1e-3
 
 
 def photos():
