@@ -8,9 +8,11 @@ from collections.abc import Sequence
 def pareto_front(points: Sequence[Sequence[float]]) -> list[int]:
     """Indices of the points (n, objectives) that no other point beats; smaller is better in every objective.
 
-    A point beats another where it is nowhere worse and somewhere better; of equal points none beats the other.
+    A point beats another where it is nowhere worse and somewhere better; of equal points none beats the other. Values
+    count to nine decimals: means of the same counts may differ in their last bit.
     """
-    return [i for i, point in enumerate(points) if not any(_beats(other, point) for other in points)]
+    rounded = [[round(value, 9) for value in point] for point in points]
+    return [i for i, point in enumerate(rounded) if not any(_beats(other, point) for other in rounded)]
 
 
 def _beats(a: Sequence[float], b: Sequence[float]) -> bool:

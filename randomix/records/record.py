@@ -273,6 +273,7 @@ def _check_values(content: dict[str, Any]) -> None:
         if not isinstance(values, dict):
             raise ValueError(f"damaged: metrics.{name} must be an object, got {values!r:.60}")
         _check_numbers(f"metrics.{name}", values)
+        _check_percentages(f"metrics.{name}", values)
     _check_numbers("timing", content["timing"])
     for key in ("versions", "hardware"):
         if not isinstance(content["provenance"].get(key) or {}, dict):
@@ -281,6 +282,12 @@ def _check_values(content: dict[str, Any]) -> None:
         if not isinstance(entry, dict) or not isinstance(entry.get("epoch"), int):
             raise ValueError(f"damaged: history[{i}] must be an object with an integer epoch, got {entry!r:.60}")
         _check_numbers(f"history[{i}]", entry)
+
+
+def _check_percentages(where: str, values: dict[str, Any]) -> None:
+    for key, value in values.items():
+        if value is not None and (key.endswith(("_error", "top1", "top5")) and not 0 <= value <= 100):
+            raise ValueError(f"damaged: {where}.{key} must be 0 to 100 percent, got {value!r:.60}")
 
 
 def _check_numbers(where: str, values: dict[str, Any]) -> None:

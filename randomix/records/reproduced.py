@@ -255,8 +255,11 @@ def _notes(table: ReproducedTable, matches: Mapping[str, Match], measure: str) -
     if any(c.best for c in table.cells):
         yield "Bold: our best mean of a column, whether or not the difference is larger than the spread over seeds."
     if any(mark(c, column) for row in table.rows for c, column in zip(row.cells, table.columns, strict=True)):
-        yield ("Marks, by Welch's t-test, p < 0.05, not corrected for many comparisons: * differs from the Baseline, "
-               "† better than the best other method of the column (RandoMix not counted).")  # fmt: skip
+        rows = {row.paper.key for row in table.rows}
+        yield ("Marks, by Welch's t-test, p < 0.05, not corrected for many comparisons: "
+               + ("* differs from the Baseline, " if BASELINE_ROW in rows else "")
+               + "† better than the best other method of the column"
+               + (" (RandoMix not counted)." if RANDOMIX_ROW in rows else "."))  # fmt: skip
     if any(c.key.endswith(COST) for c in table.columns):
         yield f"Cost: {measure} of a training epoch divided by the Baseline's of the same seed on the same hardware."
     if _PRINTED in [c.id for c in table.cells]:

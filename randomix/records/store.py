@@ -58,7 +58,9 @@ def _newest(old: RunRecord | None, new: RunRecord, warnings: list[str]) -> RunRe
     """Which of two records of one run counts."""
     if old is None or old == new:
         return old or new
-    kept, dropped = (new, old) if new.finished > old.finished else (old, new)
+    sound = [config_hash(r.config) == r.config_hash for r in (old, new)]  # an edited one never displaces the run's own
+    newer = new.finished > old.finished if sound[0] == sound[1] else sound[1]
+    kept, dropped = (new, old) if newer else (old, new)
     warnings.append(f"{new.run}: two different records; {kept.source} (finished {kept.finished or 'unknown'}) counts, "
                     f"{dropped.source} ({dropped.finished or 'unknown'}) does not")  # fmt: skip
     return kept

@@ -107,5 +107,8 @@ def _read(path: Path) -> dict[str, Cell]:
 
 
 def _cell(line: Mapping[str, Any]) -> Cell:
-    result = line["result"]
-    return EvalResult(**result | {"bins": tuple(tuple(part) for part in result["bins"])}), list(line["more"])
+    result, more = line["result"], list(line["more"])
+    wrong = [v for v in (result["correct1"], result["correct5"], result["total"], *more) if type(v) is not int]
+    if wrong:
+        raise ValueError(f"a count is {wrong[0]!r}")
+    return EvalResult(**result | {"bins": tuple(tuple(part) for part in result["bins"])}), more

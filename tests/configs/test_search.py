@@ -109,6 +109,7 @@ def test_the_front_is_that_of_the_definition() -> None:
                 slow.append(i)
         assert pareto_front(points) == slow
     assert pareto_front([]) == []
+    assert pareto_front([(90.11725293132329, 1.0), (90.11725293132328, 1.0)]) == [0, 1]  # equal but for rounding
 
 
 def test_settings_of_a_trial_are_written_as_on_the_command_line() -> None:

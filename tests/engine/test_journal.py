@@ -49,6 +49,15 @@ def test_half_a_line_is_no_cell_and_the_next_one_is_whole(tmp_path):
 DAMAGED = ["\0\0\0\n", "[1]\n", '{"cell": "a"}\n', '{"cell": "a", "result": {"bins": [], "x": 1}, "more": []}\n']
 
 
+def test_a_count_that_is_no_number_is_damage(tmp_path, capsys):
+    path = tmp_path / "cells.jsonl"
+    Journal(path, World()).put("a/1", (RESULT, []))
+    path.write_text(path.read_text().replace(f'"correct1": {RESULT.correct1}', '"correct1": "7"'))
+    assert '"7"' in path.read_text()
+    assert not Journal(path, World())
+    assert "a count is '7'" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("text", DAMAGED)
 def test_a_damaged_journal_is_left_with_a_warning(tmp_path, capsys, text):
     path = tmp_path / "cells.jsonl"

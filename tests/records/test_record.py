@@ -65,6 +65,8 @@ def test_non_finite_numbers_become_null_and_paths_lose_their_folders() -> None:
     (damaged(lambda c: c.update(metrics={})), "metrics must have last or best"),
     (damaged(lambda c: c["metrics"]["last"].update(top1="93")), "metrics.last.top1 must be a number or null, got '93'"),
     (damaged(lambda c: c["metrics"]["last"].update(top1=True)), "metrics.last.top1 must be a number or null"),
+    (damaged(lambda c: c["metrics"]["last"].update(fgsm_error=250.0)), "fgsm_error must be 0 to 100 percent, got 250"),
+    (damaged(lambda c: c["metrics"]["last"].update(top5=-5)), "metrics.last.top5 must be 0 to 100 percent, got -5"),
     (damaged(lambda c: c["history"].append(3)), "history[3] must be an object with an integer epoch"),
     (damaged(lambda c: c["timing"].update(seconds="1")), "timing.seconds must be a number"),
     (damaged(lambda c: c["provenance"].update(hardware="x")), "provenance.hardware must be an object"),

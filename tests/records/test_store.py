@@ -68,6 +68,17 @@ def test_of_two_different_records_the_newest_counts(tmp_path: Path) -> None:
     assert line.startswith(f"{record.run}: two different records; ") and "2001-01-02" in line
 
 
+def test_an_edited_record_does_not_displace_the_runs_own(tmp_path: Path) -> None:
+    own, edited = fake("mixup"), json.loads(text("mixup"))
+    edited["config"]["recipe"]["epochs"] = 1  # the hash is no longer that of the configuration
+    edited["provenance"]["finished"] = "2999-01-01T00:00:00+00:00"
+    (tmp_path / "a.json").write_text(to_json(own))
+    (tmp_path / "z.json").write_text(json.dumps(edited))
+    records, warnings = store.load([tmp_path])
+    assert records == [own]
+    assert any("two different records" in line and "z.json" in line.rpartition(" counts, ")[2] for line in warnings)
+
+
 def test_damaged_and_foreign_files_are_left_out_with_a_line(tmp_path: Path) -> None:
     write_run(tmp_path / "runs")
     (tmp_path / "broken.json").write_text("{")

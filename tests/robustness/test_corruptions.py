@@ -171,10 +171,13 @@ def test_what_does_not_fit_is_refused():
     images = pictures(2)
     cases = [
         ((images, "fogg", 1), "unknown corruption 'fogg', expected one of gaussian_noise, shot_noise"),
-        ((images, "fog", 0), "severity is 0, expected 1 to 5"),
-        ((images, "fog", True), "severity is True, expected 1 to 5"),
+        ((images, "fog", 0), "severity is 0, expected a whole number from 1 to 5"),
+        ((images, "fog", 2.0), "severity is 2.0, expected a whole number from 1 to 5"),
+        ((images, "fog", 2, -1), "seed is -1, expected a whole number from 0"),
+        ((images, "fog", 2, 1.5), "seed is 1.5, expected a whole number from 0"),
+        ((images, "fog", True), "severity is True, expected a whole number from 1 to 5"),
         ((images, "fog", 1, 0, [3, -2]), "indices has -2, expected numbers >= 0"),
-        ((images, "fog", 2.5), "severity is 2.5, expected 1 to 5"),
+        ((images, "fog", 2.5), "severity is 2.5, expected a whole number from 1 to 5"),
         ((images.astype(np.float32), "fog", 1), "images are float32, expected uint8"),
         ((torch.zeros(2, 8, 8, 3), "fog", 1), "images are torch.float32, expected uint8"),
         (([[0]], "fog", 1), "images are list, expected uint8"),

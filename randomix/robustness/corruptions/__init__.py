@@ -58,7 +58,7 @@ def corrupt(
     (seed, name, severity, its index) alone, not on its batch. Parameters go by the size of the images.
     Raises ValueError for unknown names, and for severities, shapes, types or indices that do not fit.
     """
-    _check(images, name, severity)
+    _check(images, name, severity, seed)
     # NumPy's read-only arrays (memory maps) are copied: torch has no such tensors
     pixels = torch.from_numpy(np.require(images, None, "CW")) if isinstance(images, np.ndarray) else images
     which = _on_device(indices, pixels)
@@ -73,11 +73,13 @@ def corrupt(
     return result.numpy() if isinstance(images, np.ndarray) else result
 
 
-def _check(images: np.ndarray | Tensor, name: str, severity: int) -> None:
+def _check(images: np.ndarray | Tensor, name: str, severity: int, seed: int) -> None:
     if name not in CORRUPTIONS:
         raise ValueError(f"unknown corruption {name!r}, expected one of {', '.join(CORRUPTIONS)}")
-    if isinstance(severity, bool) or severity not in range(1, 6):
-        raise ValueError(f"severity is {severity!r}, expected 1 to 5")
+    if type(severity) is not int or severity not in range(1, 6):
+        raise ValueError(f"severity is {severity!r}, expected a whole number from 1 to 5")
+    if type(seed) is not int or not 0 <= seed < 2**63:
+        raise ValueError(f"seed is {seed!r}, expected a whole number from 0 to 2**63 - 1")
     if not isinstance(images, np.ndarray | Tensor) or images.dtype not in (torch.uint8, np.uint8):
         raise ValueError(f"images are {getattr(images, 'dtype', type(images).__name__)}, expected uint8")
     if images.ndim != 4 or images.shape[-1] not in (1, 3) or 0 in images.shape[1:]:
