@@ -77,5 +77,7 @@ def _write(folder: Path, source: Mapping[str, Any], arrays: Mapping[str, np.ndar
         with (part / f"{name}.npy").open("rb") as file:
             digests[name] = hashlib.file_digest(file, "sha256").hexdigest()
     write_atomic(part / MANIFEST, json.dumps({"source": source, "sha256": digests}, indent=1))
+    if folder.is_symlink() or folder.is_file():  # no cache, but in its place
+        folder.unlink()
     shutil.rmtree(folder, ignore_errors=True)
     part.rename(folder)

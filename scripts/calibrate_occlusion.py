@@ -60,6 +60,10 @@ def calibrate(options: argparse.Namespace) -> dict[str, Any]:
     settings = {"occlusion_sweep": {"blocks": options.blocks, "repeats": options.repeats, "seed": options.seed}}
     if options.batch_size < 1:
         raise ValueError(f"--batch-size is {options.batch_size}, expected at least 1")
+    if not 0 <= options.target <= 100:
+        raise ValueError(f"--target is {options.target:g}, expected an error of 0 to 100 percent")
+    if options.seed < 0:
+        raise ValueError(f"--seed is {options.seed}, expected at least 0")
     run, epoch, data, model = load(options.run, options.root)
     check_evaluators(["occlusion_sweep"], settings, data)
     with distributed.init(options.device) as world:

@@ -27,7 +27,12 @@ def occlude(
     """Cover parts of pixels (N, C, *S) in [0, 1] with ``fill``, a pixel value or one a channel; returns a new tensor.
 
     indices: (N,) int64 into the data set. The other options are those of ``occlusion_masks``.
+    Raises ValueError for what does not fit.
     """
+    if indices.shape != (len(inputs),) or indices.is_floating_point() or indices.dtype == torch.bool:
+        raise ValueError(
+            f"indices are {indices.dtype} of shape {tuple(indices.shape)}, expected {len(inputs)} integers"
+        )
     masks = occlusion_masks(
         tuple(inputs.shape[2:]), indices, kind=kind, n_blocks=n_blocks, block=block, placement=placement, seed=seed
     )

@@ -4,6 +4,7 @@ import hashlib
 import json
 import multiprocessing
 import os
+import shutil
 import signal
 import time
 from pathlib import Path
@@ -70,6 +71,8 @@ DAMAGES = {
     "a lost manifest": lambda c: (c / MANIFEST).unlink(),
     "a cut manifest": lambda c: os.truncate(c / MANIFEST, 20),
     "another manifest": lambda c: (c / MANIFEST).write_text("[]"),
+    "a file in its place": lambda c: (shutil.rmtree(c), c.write_text("no folder")),
+    "a link to nowhere in its place": lambda c: (shutil.rmtree(c), c.symlink_to("nowhere")),
 }
 
 

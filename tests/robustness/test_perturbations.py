@@ -159,6 +159,12 @@ def test_occlusion_errors(options, message):
         occlude(pixels(), torch.arange(9), **options)
 
 
+@pytest.mark.parametrize("indices", [torch.arange(1), torch.arange(9.0), torch.ones(9, dtype=torch.bool)])
+def test_occlusion_takes_one_integer_a_sample(indices):
+    with pytest.raises(ValueError, match="indices are .* expected 9 integers"):
+        occlude(pixels(), indices)
+
+
 @pytest.mark.parametrize("spatial", [(12, 7), (5, 5), (9,), (1, 1)])
 def test_noise_depends_on_seed_and_index_alone(spatial):
     inputs, indices = pixels(9, 3, spatial), torch.tensor([4, 0, 9, 100, 7, 31, 2, 5, 1])

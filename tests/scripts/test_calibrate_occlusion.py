@@ -65,6 +65,8 @@ def test_the_paper_is_the_default_target(run):
 @pytest.mark.parametrize(("arguments", "line"), [
     (["--blocks", "9"], "evaluator.occlusion_sweep: occlusion block is 9 pixels, expected 1 to 8"),
     (["--repeats", "0"], "evaluator.occlusion_sweep.repeats is 0"),
+    (["--target", "nan"], "--target is nan, expected an error of 0 to 100 percent"),
+    (["--seed", "-1"], "--seed is -1, expected at least 0"),
     (["--batch-size", "0"], "--batch-size is 0, expected at least 1"),
     (["--out", "/dev/null/x.json", "--blocks", "2"], "cannot write /dev/null/x.json"),
 ])  # fmt: skip
