@@ -161,7 +161,7 @@ def test_occlusion_errors(options, message):
 
 @pytest.mark.parametrize("indices", [torch.arange(1), torch.arange(9.0), torch.ones(9, dtype=torch.bool)])
 def test_occlusion_takes_one_integer_a_sample(indices):
-    with pytest.raises(ValueError, match="indices are .* expected 9 integers"):
+    with pytest.raises(ValueError, match=r"indices are .* expected 9 integers"):
         occlude(pixels(), indices)
 
 
