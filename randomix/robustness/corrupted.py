@@ -9,6 +9,7 @@ from typing import Any
 
 from randomix.engine.evaluate import EvalResult
 from randomix.engine.protocols import Data
+from randomix.engine.validation import nearest
 from randomix.errors import DataError
 from randomix.robustness.corruptions import CORRUPTIONS, STANDARD, VERSION
 from randomix.robustness.corruptions.frost import frost_source
@@ -16,6 +17,7 @@ from randomix.robustness.measure import Cell, Measure, Outcome
 
 SOURCES = ("official", "generated")
 SEVERITIES = (1, 2, 3, 4, 5)
+WHOLE = {"all": CORRUPTIONS, "standard": STANDARD}
 
 
 def corruptions(
@@ -87,8 +89,10 @@ def corruption_problems(options: Mapping[str, Any], data: Data) -> list[str]:
     source, severities = options.get("source", "official"), options.get("severities", SEVERITIES)
     names, problems = _chosen(options.get("names", "all")), []
     if unknown := [name for name in names if name not in CORRUPTIONS]:
+        near = list(dict.fromkeys(filter(None, (nearest(str(name), (*WHOLE, *CORRUPTIONS)) for name in unknown))))
         problems.append(f"evaluator.corruptions.names has {', '.join(map(repr, unknown))}, expected all, standard or "
-                        f"some of {', '.join(CORRUPTIONS)}")  # fmt: skip
+                        f"some of {', '.join(CORRUPTIONS)}"
+                        + (f"; did you mean {', '.join(near)}?" if near else ""))  # fmt: skip
     if not names or len(set(names)) != len(names):
         problems.append("evaluator.corruptions.names: expected one corruption or more, each once")
     if source not in SOURCES:
@@ -102,5 +106,5 @@ def corruption_problems(options: Mapping[str, Any], data: Data) -> list[str]:
 
 def _chosen(names: str | Sequence[str]) -> tuple[str, ...]:
     if isinstance(names, str):
-        return {"all": CORRUPTIONS, "standard": STANDARD}.get(names, (names,))
+        return WHOLE.get(names, (names,))
     return tuple(names)

@@ -16,7 +16,8 @@ from torch import nn
 
 from randomix.engine.distributed import World, current_world
 from randomix.engine.protocols import Data, EvalSet
-from randomix.errors import ConfigError
+from randomix.engine.validation import names_text, nearest
+from randomix.errors import ConfigError, DataError
 from randomix.robustness.accuracy import clean, validation
 from randomix.robustness.attacked import fgsm, fgsm_sound, pgd
 from randomix.robustness.autoattack import autoattack, autoattack_problems, autoattack_sources
@@ -101,24 +102,47 @@ def run_evaluators(
 def check_evaluators(names: Sequence[str], settings: Mapping[str, Mapping[str, Any]], data: Data | None = None) -> None:
     """Raise ConfigError, one line a problem, for unknown names and settings and, given data, what does not fit them.
 
-    Cheap: to be called before training, so that a long run does not end in a wrong setting.
+    All evaluators' problems at once; DataError if only data files are missing or damaged. Cheap: to be called before
+    training, so that a long run does not end in a wrong setting.
     """
-    problems = []
+    problems: list[str] = []
+    damages: list[DataError] = []
     for name in names:
-        if name not in EVALUATORS:
-            problems.append(f"evaluators has {name!r}, expected some of {', '.join(EVALUATORS)}")
-            continue
-        options = settings.get(name) or {}
-        known = list(inspect.signature(EVALUATORS[name]).parameters)[1:]
-        problems += [f"evaluator.{name}.{key} is not a setting; there are {', '.join(known) or 'none'}"
-                     for key in options if key not in known]  # fmt: skip
-        repeats = options.get("repeats", 1)
-        if not isinstance(repeats, int) or repeats < 1:
-            problems.append(f"evaluator.{name}.repeats is {repeats!r}, expected a number >= 1")
-    if not problems and data is not None:
-        for name in names:
-            problems += PROBLEMS[name](settings.get(name) or {}, data) if name in PROBLEMS else []
-        if "validation" in names and "validation" not in data.splits:
-            problems.append(f"evaluators has validation, but {data.name} has no validation split; leave it out")
+        found = _setting_problems(name, settings.get(name) or {})
+        if not found and data is not None:
+            try:
+                found = _data_problems(name, settings.get(name) or {}, data)
+            except DataError as error:
+                damages.append(error)
+        problems += found
     if problems:
-        raise ConfigError(problems)
+        raise ConfigError([*problems, *map(str, damages)])
+    if damages:
+        raise DataError("\n".join(map(str, damages)))
+
+
+def _setting_problems(name: str, options: Mapping[str, Any]) -> list[str]:
+    """What is wrong with an evaluator's name and settings whatever the data are."""
+    if name not in EVALUATORS:
+        return [f"evaluators has {name!r}, {names_text('evaluator', EVALUATORS, str(name))}"]
+    known = list(inspect.signature(EVALUATORS[name]).parameters)[1:]
+    problems = []
+    for key in options:
+        if key not in known:
+            near = nearest(str(key), known)
+            hint = f"did you mean evaluator.{name}.{near}?" if near else f"there are {', '.join(known) or 'none'}"
+            problems.append(f"evaluator.{name}.{key} is not a setting; {hint}")
+    repeats = options.get("repeats", 1)
+    if not isinstance(repeats, int) or repeats < 1:
+        problems.append(f"evaluator.{name}.repeats is {repeats!r}, expected a number >= 1")
+    return problems
+
+
+def _data_problems(name: str, options: Mapping[str, Any], data: Data) -> list[str]:
+    """What does not fit the data; raises DataError for files that are missing or damaged."""
+    if name == "validation" and "validation" not in data.splits:
+        return [f"evaluators has validation, but {data.name} has no validation split; leave it out"]
+    try:
+        return PROBLEMS[name](options, data) if name in PROBLEMS else []
+    except ConfigError as error:
+        return error.problems

@@ -183,7 +183,9 @@ def test_sets_without_published_files_and_sound(tmp_path):
 def test_wrong_settings_are_named(cifar):
     config, _, _ = cifar
     for options, message in [
-        ({"names": ["foog"]}, "names has 'foog', expected all, standard or some of gaussian_noise"),
+        ({"names": ["foog"]}, "names has 'foog', expected all, standard or some of gaussian_noise, .*mean fog"),
+        ({"names": ["foog", "frosty"]}, r"names has 'foog', 'frosty', .*; did you mean fog, frost\?$"),
+        ({"names": "standart"}, r"did you mean standard\?$"),
         ({"names": "most"}, "names has 'most'"),
         ({"names": ["fog", "fog"]}, "names: expected one corruption or more, each once"),
         ({"source": "mine"}, "source is 'mine', expected official or generated"),

@@ -13,7 +13,7 @@ import datasets
 import models
 from randomix.engine.distributed import World
 from randomix.engine.evaluate import evaluate
-from randomix.errors import ConfigError
+from randomix.errors import ConfigError, DataError
 from randomix.robustness.evaluators import EVALUATORS, check_evaluators, run_evaluators
 from randomix.robustness.noise import add_gaussian_noise
 from randomix.robustness.occlusion import occlude
@@ -40,9 +40,9 @@ def trained():
     return model, data.eval_set(CPU)
 
 
-def fitting(shape, splits=("test",)):
+def fitting(shape, splits=("test",), **more):
     """All that the checks look at in a data set."""
-    return SimpleNamespace(name="toy", input_shape=shape, splits=splits)
+    return SimpleNamespace(name="toy", input_shape=shape, splits=splits, **more)
 
 
 def run(trained, names=("clean", "noise", "occlusion"), settings=SETTINGS, batch_size=200):
@@ -174,9 +174,10 @@ def test_defaults_and_order(trained):
 @pytest.mark.parametrize(
     ("names", "settings", "message"),
     [
-        (["clear"], {}, f"evaluators has 'clear', expected some of {', '.join(EVALUATORS)}"),
+        (["clear"], {}, rf"evaluators has 'clear', must be one of {', '.join(EVALUATORS)}; did you mean clean\?"),
         (["clean"], {"clean": {"x": 1}}, "evaluator.clean.x is not a setting; there are none"),
-        (["noise"], {"noise": {"sgima": 1}}, "evaluator.noise.sgima is not a setting; there are sigma, seed, repeats"),
+        (["noise"], {"noise": {"sgima": 1}}, r"noise.sgima is not a setting; did you mean evaluator.noise.sigma\?"),
+        (["noise"], {"noise": {"x": 1}}, "evaluator.noise.x is not a setting; there are sigma, seed, repeats"),
         (["noise"], {"noise": {"repeats": 0}}, "evaluator.noise.repeats is 0"),
         (
             ["occlusion"],
@@ -195,6 +196,27 @@ def test_defaults_and_order(trained):
 def test_wrong_settings(names, settings, message):
     with pytest.raises(ConfigError, match=message):
         check_evaluators(names, settings, fitting((1, 8, 8)))
+
+
+def damaged(*_, **__):
+    raise DataError("cifar10_c/fog.npy: cut short")
+
+
+def test_the_problems_of_all_evaluators_are_told_at_once():
+    """Also those found later than a wrong name, damaged files and a data set that cannot be corrupted."""
+    names = ["claen", "corruptions", "occlusion", "noise", "validation"]
+    settings = {"occlusion": {"block": 9}, "noise": {"repeats": 0}}
+    data = fitting((1, 8, 8), check_corrupted=damaged)
+    with pytest.raises(ConfigError) as caught:
+        check_evaluators(names, settings, data)
+    parts = ("claen", "block is 9", "noise.repeats is 0", "no validation split", "fog.npy: cut short")
+    assert len(caught.value.problems) == 5
+    assert all(part in line for part, line in zip(parts, caught.value.problems, strict=True))
+    with pytest.raises(DataError, match=r"^cifar10_c/fog.npy: cut short$"):
+        check_evaluators(["corruptions", "clean"], {}, data)
+    refused = fitting((1, 8, 8), check_corrupted=lambda *_, **__: check_evaluators(["x"], {}))
+    with pytest.raises(ConfigError, match=r"^evaluators has 'x'.*\nevaluators has validation"):
+        check_evaluators(["corruptions", "validation"], {}, refused)
 
 
 def test_validation_needs_a_validation_split(trained):
