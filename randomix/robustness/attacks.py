@@ -84,15 +84,17 @@ def attack(
 
     The bare network runs in evaluation mode and in float32, without autocast and TF32: in half precision small
     gradients vanish and the attack looks weaker. Modes are restored; gradients of parameters, those that were there
-    too, are left alone. Each sample is attacked on its own: batches change nothing but roundings.
+    too, are left alone. Each sample is attacked on its own: batches change nothing but roundings. Works below
+    ``torch.no_grad`` and ``torch.inference_mode``; a network that was made in inference mode is a ValueError.
     """
     step = eps if step_size is None else step_size
     _check(eps, steps, step)
     _check_inputs(inputs, labels, indices, bounds)
-    origin, zeros = inputs.detach(), None
-    moved = _project(origin + _start(origin, eps, indices, seed), origin, eps, bounds) if random_start else origin
     network = unwrap(model)
-    with evaluation_mode(network), exact_float32(inputs.device.type), torch.enable_grad():
+    check_recorded(network)
+    origin, labels, zeros = recorded(inputs.detach()), recorded(labels), None
+    with evaluation_mode(network), exact_float32(inputs.device.type), gradients():
+        moved = _project(origin + _start(origin, eps, indices, seed), origin, eps, bounds) if random_start else origin
         for _ in range(steps):
             leaf = moved.detach().requires_grad_()
             logits = run_bare(network, leaf).float()
@@ -152,6 +154,29 @@ def _check_range(inputs: Tensor, bounds: tuple[float, float]) -> None:
             f"inputs must be {kind}in [{low:g}, {high:g}], found {float(inputs.min()):g} to {float(inputs.max()):g}; "
             "normalise inside the model: PixelNetwork(network, normalise)"
         )
+
+
+def check_recorded(network: nn.Module) -> None:
+    """ValueError for weights or buffers made in inference mode: nothing can be differentiated through them."""
+    for name, tensor in (*network.named_parameters(), *network.named_buffers()):
+        if tensor.is_inference():
+            raise ValueError(
+                f"an attack needs gradients, but {name} of the network was made inside torch.inference_mode(); "
+                "make or load the network outside of it, or use torch.no_grad()"
+            )
+
+
+def recorded(tensor: Tensor) -> Tensor:
+    """A tensor that autograd accepts: itself, or the copy of one made in inference mode."""
+    with torch.inference_mode(False):
+        return tensor.clone() if tensor.is_inference() else tensor
+
+
+@contextmanager
+def gradients() -> Iterator[None]:
+    """Autograd records inside, also below ``torch.no_grad`` and ``torch.inference_mode``."""
+    with torch.inference_mode(False), torch.enable_grad():
+        yield
 
 
 @contextmanager

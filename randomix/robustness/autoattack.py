@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from randomix.engine.protocols import Batch, Data
 from randomix.errors import ConfigError
 from randomix.networks import evaluation_mode
-from randomix.robustness.attacks import PixelNetwork, exact_float32
+from randomix.robustness.attacks import PixelNetwork, check_recorded, exact_float32, gradients, recorded
 from randomix.robustness.measure import Measure, Outcome, counts
 
 ABSENT = "evaluators has autoattack, which needs the package torchattacks: pip install 'randomix[attacks]'"
@@ -65,20 +65,21 @@ def _attack(network: PixelNetwork, batch: Batch, eps: float, version: str, seed:
     """The pixels of a batch (N, C, H, W) where an attack succeeded, else as they were."""
     import torchattacks
 
-    pixels = batch.inputs.contiguous()
+    check_recorded(network)
+    pixels, labels = recorded(batch.inputs.contiguous()), recorded(batch.labels)
     with (
         torch.random.fork_rng([pixels.device] if pixels.is_cuda else []),  # it seeds the global generators
         evaluation_mode(network),
         _frozen(network),
         exact_float32(pixels.device.type),
-        torch.enable_grad(),
+        gradients(),
     ):
         classes = network(pixels[:1]).shape[1]
         attack = torchattacks.AutoAttack(
             network, eps=eps, version=version, n_classes=min(classes, _TARGETS + 1), seed=seed
         )
         attack.set_device(pixels.device)
-        return attack(pixels, batch.labels).detach()
+        return attack(pixels, labels).detach()
 
 
 @contextmanager

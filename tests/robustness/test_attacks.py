@@ -79,6 +79,25 @@ def test_more_steps_find_more():
 # --- What is left alone ----------------------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("options", [{}, {"steps": 3, "step_size": EPS / 2, "random_start": True}], ids=str)
+def test_works_in_inference_mode(options):
+    """Pixels and labels may be made there; a network that is, in its weights or statistics, is refused."""
+    network, eval_set = make_network(), make_eval_set()
+    batch, model = whole(eval_set), PixelNetwork(network, eval_set.normalise)
+    expected = fgsm(model, batch.inputs, batch.labels, EPS, **options)
+    with torch.inference_mode():
+        inside = batch.inputs.clone(), batch.labels.clone()
+        assert inside[0].is_inference() and torch.equal(fgsm(model, *inside, EPS, **options), expected)
+        assert torch.equal(fgsm(model, batch.inputs, batch.labels, EPS, **options), expected)
+        assert torch.is_inference_mode_enabled() and not torch.is_grad_enabled()
+    moved = fgsm(model, *inside, EPS, **options)
+    assert torch.equal(moved, expected) and not moved.is_inference()
+    with torch.inference_mode():
+        network[1].running_mean = network[1].running_mean.clone()
+    with pytest.raises(ValueError, match=r"network\.1\.running_mean of the network was made inside torch\.inference"):
+        fgsm(model, batch.inputs, batch.labels, EPS, **options)
+
+
 def test_modes_statistics_and_gradients_are_left_alone():
     eval_set = make_eval_set()
     batch, network = whole(eval_set), make_network().train()

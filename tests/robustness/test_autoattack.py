@@ -50,6 +50,14 @@ def run(network, eval_set, batch_size=50):
 
 
 @needs_package
+def test_works_in_inference_mode():
+    network, eval_set, inputs, labels = problem()
+    right = int((margins(network, inputs, labels, EPS_255 / 255) > 0).sum())
+    with torch.inference_mode():
+        assert run(network, eval_set)[1] == {"total": 8, "correct1": right}
+
+
+@needs_package
 def test_a_linear_network_is_right_where_its_closed_form_says_so():
     network, eval_set, inputs, labels = problem()
     network[1].weight.grad = torch.full_like(network[1].weight, 7.0)
