@@ -99,16 +99,19 @@ def load(path: Path, root: str | None) -> tuple[str, int, Any, Any]:
 
 
 def settings_of(counts: dict[str, Any], side: int) -> list[dict[str, Any]]:
-    """One entry a setting, as the counts of the evaluator occlusion_sweep have them: errors in percent."""
-    points = []
+    """One entry a setting, as the counts of the evaluator occlusion_sweep have them: errors in percent.
+
+    Of blocks that are equally many pixels, such as 0.25 and 8 of 32, the first one counts.
+    """
+    points: dict[tuple[str, int], dict[str, Any]] = {}
     for placement, rows in counts["correct1"].items():
         for block, correct in zip(counts["blocks"], rows, strict=True):
             errors = [100 * (counts["total"] - number) / counts["total"] for number in correct]
             spread = statistics.stdev(errors) if len(errors) > 1 else None
             pixels = max(round(block * side), 1) if block < 1 else int(block)
-            points.append({"placement": placement, "block": pixels, "error": statistics.fmean(errors),
-                           "error_std": spread, "correct1": correct})  # fmt: skip
-    return points
+            point = {"placement": placement, "block": pixels, "error": statistics.fmean(errors), "error_std": spread}
+            points.setdefault((placement, pixels), point | {"correct1": correct})
+    return list(points.values())
 
 
 def nearest(points: Sequence[dict[str, Any]], target: float) -> dict[str, Any]:

@@ -29,6 +29,7 @@ def occlude(
     indices: (N,) int64 into the data set. The other options are those of ``occlusion_masks``.
     Raises ValueError for what does not fit.
     """
+    check_fill(fill, inputs.shape[1])
     if indices.shape != (len(inputs),) or indices.is_floating_point() or indices.dtype == torch.bool:
         raise ValueError(
             f"indices are {indices.dtype} of shape {tuple(indices.shape)}, expected {len(inputs)} integers"
@@ -38,10 +39,17 @@ def occlude(
     )
     if isinstance(fill, int | float):
         return inputs.masked_fill(masks, fill)
-    if len(fill) != inputs.shape[1]:
-        raise ValueError(f"fill has {len(fill)} entries but the inputs have {inputs.shape[1]} channels")
     colour = torch.tensor(fill, dtype=inputs.dtype, device=inputs.device)
     return torch.where(masks, colour.view(-1, *[1] * (inputs.ndim - 2)), inputs)
+
+
+def check_fill(fill: float | Sequence[float], channels: int) -> None:
+    """Raise ValueError unless ``fill`` is a value in [0, 1], or one for each of ``channels``."""
+    values = [fill] if isinstance(fill, int | float) else fill
+    if not isinstance(fill, int | float) and len(fill) != channels:
+        raise ValueError(f"occlusion fill has {len(fill)} entries for inputs of {channels} channels")
+    if not all(0 <= value <= 1 for value in values):
+        raise ValueError(f"occlusion fill is {fill}, expected 0 to 1: a pixel's value before normalisation")
 
 
 def occlusion_masks(

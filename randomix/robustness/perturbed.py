@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import statistics
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -12,7 +13,7 @@ from randomix.engine.evaluate import EvalResult
 from randomix.engine.protocols import Data
 from randomix.robustness.measure import Measure, Outcome, counts
 from randomix.robustness.noise import add_gaussian_noise, add_noise_at_snr
-from randomix.robustness.occlusion import PLACEMENTS, occlude, occlusion_masks
+from randomix.robustness.occlusion import PLACEMENTS, check_fill, occlude, occlusion_masks
 
 EIGHTHS = (0.125, 0.25, 0.375, 0.5, 0.625, 0.75, 0.875)
 
@@ -115,14 +116,17 @@ def _curve(metric: str, points: Mapping[str, Sequence[EvalResult]]) -> tuple[dic
 def occlusion_problems(options: Mapping[str, Any], input_shape: tuple[int, ...], name: str = "occlusion") -> list[str]:
     """Try the settings on one sample."""
     one = {key: value for key, value in options.items() if key not in ("fill", "repeats")}
-    fill = options.get("fill", 0.0)
-    if isinstance(fill, Sequence) and len(fill) != input_shape[0]:
-        return [f"evaluator.{name}.fill has {len(fill)} entries for inputs of {input_shape[0]} channels"]
-    try:
-        occlusion_masks(input_shape[1:], torch.zeros(1, dtype=torch.int64), **one)
-    except ValueError as error:
-        return [f"evaluator.{name}: {error}"]
-    return []
+    tries = (
+        lambda: check_fill(options.get("fill", 0.0), input_shape[0]),
+        lambda: occlusion_masks(input_shape[1:], torch.zeros(1, dtype=torch.int64), **one),
+    )
+    problems = []
+    for attempt in tries:
+        try:
+            attempt()
+        except ValueError as error:
+            problems.append(f"evaluator.{name}: {error}")
+    return problems
 
 
 def sweep_problems(options: Mapping[str, Any], input_shape: tuple[int, ...]) -> list[str]:
@@ -133,6 +137,9 @@ def sweep_problems(options: Mapping[str, Any], input_shape: tuple[int, ...]) -> 
         return ["evaluator.occlusion_sweep: blocks and placements need one entry or more"]
     points = [shared | {"block": block, "placement": placement} for block in blocks for placement in placements]
     found = [occlusion_problems(point, input_shape, "occlusion_sweep") for point in points]
+    for key, values in (("blocks", [f"{block:g}" for block in blocks]), ("placements", placements)):
+        if twice := [value for value, count in Counter(values).items() if count > 1]:  # one metric a name
+            found.append([f"evaluator.occlusion_sweep.{key} has {', '.join(twice)} twice; each may occur once"])
     return list(dict.fromkeys(problem for problems in found for problem in problems))
 
 

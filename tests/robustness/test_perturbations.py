@@ -151,7 +151,10 @@ def test_empty_batch():
         ({"kind": "grid", "block": 4, "n_blocks": 7}, "n_blocks is 7, expected 0 to 6"),
         ({"block": 2.5}, "occlusion block is 2.5, expected whole pixels, or a share of the side below 1"),
         ({"block": -0.5}, "occlusion block is -0.5"),
-        ({"fill": [0.0, 1.0]}, "fill has 2 entries but the inputs have 3 channels"),
+        ({"fill": [0.0, 1.0]}, "fill has 2 entries for inputs of 3 channels"),
+        ({"fill": 127}, "occlusion fill is 127, expected 0 to 1: a pixel's value before normalisation"),
+        ({"fill": [0.5, 0.5, -0.1]}, r"occlusion fill is \[0.5, 0.5, -0.1\], expected 0 to 1"),
+        ({"fill": float("nan")}, "occlusion fill is nan"),
     ],
 )
 def test_occlusion_errors(options, message):

@@ -48,6 +48,17 @@ def test_fourteen_settings_of_a_run(run, tmp_path, capsys):
     assert again["settings"] == found["settings"]
 
 
+def test_two_names_of_a_block_are_one_line(run, tmp_path, capsys):
+    """4 pixels are half of 8: their numbers are the same, and stand in the table once."""
+    out = tmp_path / "calibration.json"
+    arguments = ["--device", "cpu", "--repeats", "1", "--blocks", "4", "0.5", "2", "--out", str(out)]
+    assert calibrate_occlusion.main([str(run.root), *arguments]) == 0
+    found = [(p["placement"], p["block"]) for p in json.loads(out.read_text())["settings"]]
+    assert found == [("clipped", 4), ("clipped", 2), ("inside", 4), ("inside", 2)]
+    _, *table = [line.split() for line in capsys.readouterr().out.splitlines()[:3]]
+    assert [line[0] for line in table] == ["4", "2"] and [len(line) for line in table] == [3, 3]
+
+
 @pytest.mark.parametrize(("target", "expected"), [(42.5, ("clipped", 8)), (41, ("inside", 4)), (99, ("inside", 8)),
                                                   (35.0, ("clipped", 4))])  # fmt: skip
 def test_the_nearest_is_named(target, expected):
@@ -64,6 +75,7 @@ def test_the_paper_is_the_default_target(run):
 
 @pytest.mark.parametrize(("arguments", "line"), [
     (["--blocks", "9"], "evaluator.occlusion_sweep: occlusion block is 9 pixels, expected 1 to 8"),
+    (["--blocks", "4", "4"], "evaluator.occlusion_sweep.blocks has 4 twice"),
     (["--repeats", "0"], "evaluator.occlusion_sweep.repeats is 0"),
     (["--target", "nan"], "--target is nan, expected an error of 0 to 100 percent"),
     (["--seed", "-1"], "--seed is -1, expected at least 0"),
