@@ -46,10 +46,10 @@ class PreActBlock(nn.Module):
 
     def forward(self, inputs: Tensor) -> Tensor:
         """(N, channels, *S) to (N, width, *S / stride)."""
-        active = F.relu(self.norm1(inputs))
+        active = F.relu(self.norm1(inputs), inplace=True)
         identity = inputs if self.raw_shortcut else active
         shortcut = project(self.project, active) if self.project is not None else identity
-        return self.conv2(F.relu(self.norm2(self.conv1(active)))) + shortcut
+        return self.conv2(F.relu(self.norm2(self.conv1(active)), inplace=True)) + shortcut
 
 
 class PreActResNet(nn.Module):
@@ -96,7 +96,7 @@ class PreActResNet(nn.Module):
             inputs = tap(0, inputs)
         features = self.stem(inputs)
         if self.stem_norm is not None:
-            features = F.relu(self.stem_norm(features))
+            features = F.relu(self.stem_norm(features), inplace=True)
         if tap is not None:
             features = tap(1, features)
         for index, stage in enumerate(self.stages):
@@ -104,7 +104,7 @@ class PreActResNet(nn.Module):
             if tap is not None:
                 features = tap(2 + index, features)
         if self.final_norm is not None:
-            features = F.relu(self.final_norm(features))
+            features = F.relu(self.final_norm(features), inplace=True)
         return self.head(features.mean(dim=tuple(range(2, features.ndim))))
 
 

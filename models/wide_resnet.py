@@ -45,8 +45,8 @@ class WideBlock(nn.Module):
 
     def forward(self, inputs: Tensor) -> Tensor:
         """(N, channels, H, W) to (N, width, H / stride, W / stride)."""
-        active = F.relu(self.norm1(inputs))
-        features = F.relu(self.norm2(self.conv1(active)))
+        active = F.relu(self.norm1(inputs), inplace=True)
+        features = F.relu(self.norm2(self.conv1(active)), inplace=True)
         if self.dropout:
             features = F.dropout(features, self.dropout, self.training)
         shortcut = inputs if self.project is None else project(self.project, inputs if self.raw_shortcut else active)
@@ -105,7 +105,7 @@ class WideResNet(nn.Module):
             features = stage(features)
             if tap is not None:
                 features = tap(2 + index, features)
-        return self.head(F.relu(self.final_norm(features)).mean(dim=(2, 3)))
+        return self.head(F.relu(self.final_norm(features), inplace=True).mean(dim=(2, 3)))
 
 
 def _he(module: nn.Module) -> None:
