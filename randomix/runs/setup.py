@@ -6,14 +6,17 @@ import os
 
 import torch
 
+from randomix.engine.allocator import keep_freed_memory
 from randomix.engine.optim import Precision
 
 _THREADS = torch.get_num_threads()  # what the process began with: a sweep's next run starts from there again
 
 
 def set_up_torch(precision: Precision, threads: int | None = None, deterministic: bool = False) -> None:
-    """Threads, determinism and float32 arithmetic of this process; ``threads=None``: as many as it began with."""
+    """Threads, memory, determinism and float32 arithmetic of this process; ``threads=None``: as many as it began with."""
     torch.set_num_threads(threads or _THREADS)
+    if precision.device.type == "cpu":
+        keep_freed_memory()
     if deterministic:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     torch.use_deterministic_algorithms(deterministic)
