@@ -13,7 +13,7 @@ _THREADS = torch.get_num_threads()  # what the process began with: a sweep's nex
 
 
 def set_up_torch(precision: Precision, threads: int | None = None, deterministic: bool = False) -> None:
-    """Threads, memory, determinism and float32 arithmetic of this process; ``threads=None``: as many as it began with."""
+    """Threads, memory, determinism and float32 arithmetic of this process; threads=None: as many as it began with."""
     torch.set_num_threads(threads or _THREADS)
     if precision.device.type == "cpu":
         keep_freed_memory()
