@@ -51,8 +51,22 @@ def is_counts(value: object) -> bool:
     return isinstance(value, Sequence) and not isinstance(value, str) and len(value) > 0 and all(map(is_count, value))
 
 
+def is_stages(value: object) -> bool:
+    """Whether a value is a list of integers from 0 on, each once, or empty."""
+    if not isinstance(value, Sequence) or isinstance(value, str):
+        return False
+    return len(set(value)) == len(value) and all(type(stage) is int and stage >= 0 for stage in value)
+
+
+def stages_below(count: int, stages: Sequence[int]) -> None:
+    """Raise ConfigError if ``model.checkpoint_stages`` names a stage that a network of ``count`` lacks."""
+    if max(stages, default=0) >= count:
+        raise ConfigError([f"model.checkpoint_stages is {list(stages)}, expected stages from 0 to {count - 1}"])
+
+
 COUNT: Check = is_count, "a number >= 1"
 SHARE: Check = is_share, "a number from 0 to below 1"
+STAGES: Check = is_stages, "a list of stages such as [0, 1], each once"
 FLAG: Check = (lambda value: isinstance(value, bool)), "true or false"
 
 

@@ -16,7 +16,8 @@ from typing import Any
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from models.options import FLAG, Check, check_dims, is_count, is_counts, one_of, parse_options
+from models.checkpointing import run_stage
+from models.options import FLAG, STAGES, Check, check_dims, is_count, is_counts, one_of, parse_options, stages_below
 from models.projection import project
 from randomix.types import Tap
 
@@ -71,11 +72,12 @@ class PreActResNet(nn.Module):
         stem_norm: bool = True,
         final_norm: bool = False,
         shortcut: str = "preact",
+        checkpoint_stages: Sequence[int] = (),
     ) -> None:
         super().__init__()
         channels, dims = sample_shape[0], len(sample_shape) - 1
         kernel, stride = stem_kernel or STEM_KERNEL[dims], stem_stride or STEM_STRIDE[dims]
-        self.num_taps = 2 + len(blocks)
+        self.num_taps, self.checkpoint_stages = 2 + len(blocks), frozenset(checkpoint_stages)
         self.stem = CONV[dims](channels, width, kernel, stride, padding=kernel // 2, bias=False)
         self.stem_norm = NORM[dims](width) if stem_norm else None
         stages, channels = [], width
@@ -100,7 +102,7 @@ class PreActResNet(nn.Module):
         if tap is not None:
             features = tap(1, features)
         for index, stage in enumerate(self.stages):
-            features = stage(features)
+            features = run_stage(stage, features, recompute=index in self.checkpoint_stages)
             if tap is not None:
                 features = tap(2 + index, features)
         if self.final_norm is not None:
@@ -109,12 +111,13 @@ class PreActResNet(nn.Module):
 
 
 def build(config: Mapping[str, Any], *, sample_shape: tuple[int, ...], num_classes: int) -> PreActResNet:
-    """A PreActResNet with options width, blocks, stem_kernel, stem_stride, stem_norm, final_norm, shortcut.
+    """A PreActResNet with the options of CHECKS.
 
     The name gives the default of ``blocks``. Raises ConfigError, naming every wrong key.
     """
     check_dims(config, sample_shape, (1,) if config["name"].endswith("_1d") else tuple(CONV))
     options = {"blocks": BLOCKS[config["name"]]} | parse_options(config, CHECKS)
+    stages_below(len(options["blocks"]), options.get("checkpoint_stages", ()))
     return PreActResNet(sample_shape, num_classes, **options)
 
 
@@ -130,4 +133,5 @@ CHECKS: dict[str, Check] = {
     "stem_norm": FLAG,
     "final_norm": FLAG,
     "shortcut": one_of(*SHORTCUTS),
+    "checkpoint_stages": STAGES,
 }

@@ -16,14 +16,15 @@ from typing import Any
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from models.options import COUNT, FLAG, SHARE, Check, check_dims, one_of, parse_options
+from models.checkpointing import run_stage
+from models.options import COUNT, FLAG, SHARE, STAGES, Check, check_dims, one_of, parse_options, stages_below
 from models.projection import project
 from randomix.errors import ConfigError
 from randomix.types import Tap
 
 SHORTCUTS = ("preact", "raw")
 INITS = ("he", "torch")
-STAGES = 3
+NUM_STAGES = 3
 DEPTHS = "6 n + 4 with n >= 1, such as 10, 16, 22, 28 or 40"
 
 
@@ -60,7 +61,7 @@ class WideResNet(nn.Module):
     1 after the first convolution, 2 to 4 after the stages; ``num_taps`` counts them.
     """
 
-    num_taps = 2 + STAGES
+    num_taps = 2 + NUM_STAGES
 
     def __init__(
         self,
@@ -76,12 +77,14 @@ class WideResNet(nn.Module):
         shortcut: str = "preact",
         stride_conv: int = 1,
         final_norm_momentum: float = 0.1,
+        checkpoint_stages: Sequence[int] = (),
     ) -> None:
         super().__init__()
+        self.checkpoint_stages, self.dropout = frozenset(checkpoint_stages), dropout
         self.stem = nn.Conv2d(in_channels, width, 3, padding=1, bias=conv_bias)
         options = {"dropout": dropout, "bias": conv_bias, "raw": shortcut == "raw", "stride_conv": stride_conv}
         stages, channels = [], width
-        for stage in range(STAGES):
+        for stage in range(NUM_STAGES):
             stage_width = width * widen_factor * 2**stage
             stages.append(nn.Sequential())
             for block in range((depth - 4) // 6):
@@ -102,7 +105,8 @@ class WideResNet(nn.Module):
         if tap is not None:
             features = tap(1, features)
         for index, stage in enumerate(self.stages):
-            features = stage(features)
+            recompute = index in self.checkpoint_stages
+            features = run_stage(stage, features, recompute=recompute, draws=self.dropout > 0)
             if tap is not None:
                 features = tap(2 + index, features)
         return self.head(F.relu(self.final_norm(features), inplace=True).mean(dim=(2, 3)))
@@ -122,6 +126,7 @@ def build(config: Mapping[str, Any], *, sample_shape: Sequence[int], num_classes
     options = parse_options(config, CHECKS)
     if (options.get("depth", 28) - 4) % 6 or options.get("depth", 28) < 10:
         raise ConfigError([f"model.depth is {options['depth']}, expected {DEPTHS}"])
+    stages_below(NUM_STAGES, options.get("checkpoint_stages", ()))
     return WideResNet(sample_shape[0], num_classes, **options)
 
 
@@ -135,4 +140,5 @@ CHECKS: dict[str, Check] = {
     "shortcut": one_of(*SHORTCUTS),
     "stride_conv": (lambda value: value in (1, 2) and not isinstance(value, bool), "1 or 2"),
     "final_norm_momentum": SHARE,
+    "checkpoint_stages": STAGES,
 }

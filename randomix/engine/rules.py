@@ -135,6 +135,9 @@ RULES: dict[str, dict[str, Rule]] = {
     "trainer": {
         "device": choice("auto", "cpu", "cuda"),
         "precision": choice("auto", "fp32", "bf16", "fp16"),
+        "micro_batch_size": Rule(
+            int | str | None, "of at least 2, or auto", lambda v: v == "auto" or (type(v) is int and v >= 2)
+        ),
         "compile": FLAG,
         "nproc": at_least(1),
         "threads": optional(at_least(1)),
@@ -205,6 +208,9 @@ RULES: dict[str, dict[str, Rule]] = {
         "final_norm_momentum": BELOW_ONE,
         "width_per_group": at_least(1),
         "zero_init_residual": FLAG,
+        "checkpoint_stages": Rule(
+            list[int], "from 0 on, each once", lambda v: min(v, default=0) >= 0 and len({*v}) == len(v)
+        ),
     },
     "mixer": {
         "name": TEXT,

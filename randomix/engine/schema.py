@@ -31,10 +31,11 @@ class RecipeConfig:
 
 @dataclass
 class TrainerConfig:
-    """How a run executes; nothing here but ``precision`` and ``deterministic`` is meant to change its result."""
+    """How a run executes; only precision, micro_batch_size and deterministic are meant to change its result."""
 
     device: str = "auto"  # auto | cpu | cuda
     precision: str = "auto"  # auto | fp32 | bf16 | fp16
+    micro_batch_size: int | str | None = None  # samples a rank computes at a time | auto: all that fit; None: all
     compile: bool = False
     nproc: int = 1  # worker processes started on this machine
     threads: int | None = None  # intra-op CPU threads of one process; None: cores / nproc
@@ -96,6 +97,14 @@ class EvalConfig:
     trainer: EvalTrainerConfig
     dataset: EvalDatasetConfig = field(default_factory=EvalDatasetConfig)
     output_root: str = "outputs"
+
+
+def micro_batch_sizes(share: int) -> list[int]:
+    """What ``trainer.micro_batch_size`` may be for a rank's share of a batch, from small to large.
+
+    Equal parts, of at least 2 samples as batch normalisation needs them.
+    """
+    return [size for size in range(2, share + 1) if share % size == 0]
 
 
 def validate(config: Mapping[str, Any], schema: type = TrainConfig, known: Known | None = None) -> list[str]:

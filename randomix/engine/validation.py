@@ -15,6 +15,7 @@ from typing import Any
 
 from randomix import mixers
 from randomix.engine.rules import Rule, is_mixer_path, is_real, rule_for
+from randomix.engine.schema import micro_batch_sizes
 
 _MISSING = "???"
 
@@ -254,6 +255,7 @@ class _Check:
         nproc, accumulate = self._get("trainer.nproc", 1), self._get("recipe.accumulate", 1)
         if batch and nproc and accumulate:
             self._micro_batch(batch, nproc, accumulate)
+            self._micro_batch_size(batch, nproc, accumulate)
         size = self._get("dataset.train_size")
         if batch and size and size < batch:
             self._say(f"recipe.batch_size={batch}: must be at most dataset.train_size={size}, or no batch is complete")
@@ -272,6 +274,19 @@ class _Check:
         elif batch == count:
             why = "as batch normalisation needs 2 images at a time"
             self._say(f"recipe.batch_size={batch}: must be at least 2 x {parts}, {why}; for example {near}")
+
+    def _micro_batch_size(self, batch: int, nproc: int, accumulate: int) -> None:
+        """The other way to say what a process computes at a time."""
+        size = self._get("trainer.micro_batch_size")
+        if size is None:
+            return
+        if accumulate > 1:
+            self._say(f"recipe.accumulate={accumulate}: not with trainer.micro_batch_size={size}, which splits a step "
+                      "as well; write recipe.accumulate=1")  # fmt: skip
+        elif size != "auto" and batch % nproc == 0 and size not in (sizes := micro_batch_sizes(batch // nproc)):
+            near = max((s for s in sizes if s <= size), default=batch // nproc)
+            self._say(f"trainer.micro_batch_size={size}: must divide the {batch // nproc} images of a process "
+                      f"(recipe.batch_size={batch} / trainer.nproc={nproc}); for example {near}")  # fmt: skip
 
 
 def _required(field: dataclasses.Field[Any]) -> bool:

@@ -15,6 +15,7 @@ EXECUTION = {
     "dataset": {"root", "corrupted_root", "cache", "workers", "on_bad_sample", "max_bad_share"},
     "recipe": {"name"},
     "mixer": {"label"},
+    "model": {"checkpoint_stages"},
 }  # fmt: skip
 # Where something lies: that it is there changes the result, its address does not.
 ADDRESSES = {"dataset": {"shards"}}
