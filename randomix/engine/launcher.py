@@ -29,7 +29,7 @@ from randomix.files import probe_writable
 STORE = "RANDOMIX_STORE"  # the file through which the workers of one launch find each other
 _FORWARDED = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
 _AGREED = (OK, INTERRUPTED, NONFINITE)  # all ranks end so at the same step: the others are about to follow
-_AT_ONCE = b"interrupted before the first step; the same command starts it\n"
+LAST_WORDS: list[Callable[[], str]] = [lambda: "interrupted before the first step; the same command starts it"]
 _START_METHOD = "spawn"  # fork would copy whatever threads and CUDA state the caller has
 _GRACE, _PATIENCE = 6.0, 60.0  # seconds between SIGTERM and SIGKILL; until SIGTERM after an agreed end
 
@@ -74,15 +74,15 @@ def run_guarded(worker: Callable[..., Any], args: tuple[Any, ...]) -> Failure | 
 def exit_on_signals() -> dict[int, Any]:
     """End this process at once, with code 75, on SIGTERM, SIGINT and SIGUSR1; what was ignored stays ignored.
 
-    For the time before a Stopper takes over: there is nothing to save, and an exception in the middle of an import may
-    be swallowed. Returns the handlers there were, for ``restore_signals``.
+    For work without a Stopper: there is nothing to save, and an exception in the middle of an import may
+    be swallowed. ``LAST_WORDS`` are said. Returns the handlers there were, for ``restore_signals``.
     """
     pid = os.getpid()
 
     def leave(number: int, frame: FrameType | None) -> None:
         if os.getpid() == pid:  # a forked data worker ends without a word
             with contextlib.suppress(OSError):
-                os.write(2, _AT_ONCE)
+                os.write(2, f"{LAST_WORDS[-1]()}\n".encode())
         os._exit(INTERRUPTED)
 
     heeded = [number for number in _FORWARDED if signal.getsignal(number) is not signal.SIG_IGN]

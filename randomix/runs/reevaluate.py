@@ -5,7 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from torch import nn
 from randomix import files, mixers
 from randomix.engine import checkpoint as checkpoints
 from randomix.engine import distributed, schema
+from randomix.engine.launcher import LAST_WORDS
 from randomix.engine.optim import resolve_precision
 from randomix.engine.protocols import Data, DataFactory, ModelFactory
 from randomix.engine.runfolder import RunFolder
@@ -47,40 +49,32 @@ def evaluate_checkpoint(
     set_up_torch(precision, parsed.trainer.threads)
     model = model.to(world.device)
     journal = _journal(path, model, parsed, precision.name, data, world)
-    found = run_evaluators(
-        model,
-        data.eval_set(world.device),
-        names=parsed.evaluators,
-        settings=parsed.evaluator,
-        batch_size=parsed.trainer.eval_batch_size,
-        world=world,
-        autocast=precision.autocast,
-        split=partial(data.eval_set, world.device),
-        data=data,
-        cells=journal,
-    )
-    if not world.is_main:
-        return OK
-    where = provenance.collect(
-        world_size=world.world_size, device=world.device.type, precision=precision.name,
-        threads=torch.get_num_threads(), started=started,
-    )  # fmt: skip
-    asked = {"checkpoint": Path(path).name, "evaluators": parsed.evaluators, "evaluator": parsed.evaluator}
-    text = record.build_record(
-        run | asked,
-        kind="eval",
-        history=[],
-        best={},
-        evaluated={**found, "metrics": {"epoch": epoch, **found["metrics"]}},
-        candidates={},
-        mode=mixers.build(run["mixer"], num_classes=data.num_classes).mode.value,
-        data=data.describe(),
-        provenance=where,
-    )
-    target = _write(text, Path(path), asked | {"precision": precision.name})
+    with _last_words(journal):
+        found = run_evaluators(
+            model,
+            data.eval_set(world.device),
+            names=parsed.evaluators,
+            settings=parsed.evaluator,
+            batch_size=parsed.trainer.eval_batch_size,
+            world=world,
+            autocast=precision.autocast,
+            split=partial(data.eval_set, world.device),
+            data=data,
+            cells=journal,
+        )
+        if not world.is_main:
+            return OK
+        where = provenance.collect(
+            world_size=world.world_size, device=world.device.type, precision=precision.name,
+            threads=torch.get_num_threads(), started=started,
+        )  # fmt: skip
+        asked = {"checkpoint": Path(path).name, "evaluators": parsed.evaluators, "evaluator": parsed.evaluator}
+        found["metrics"] = {"epoch": epoch, **found["metrics"]}
+        target = _write(_record(run | asked, found, data, where), Path(path), asked | {"precision": precision.name})
     journal.remove()
     for name, value in found["metrics"].items():
-        print(f"{name:36} {value:.4f}")
+        if name != "epoch":
+            print(f"{name:36} {value:.4f}")
     print(f"record: {target}", flush=True)
     return OK
 
@@ -118,6 +112,39 @@ def _journal(
     if journal and world.is_main:
         print(f"going on after {len(journal)} finished parts of this evaluation", flush=True)
     return journal
+
+
+@contextmanager
+def _last_words(journal: Journal) -> Iterator[None]:
+    """What eval.py says inside when a signal ends it: what is kept, and that the same command goes on with it."""
+
+    def words() -> str:
+        if not journal:
+            return "interrupted before a part of this evaluation was finished; the same command starts it again"
+        return f"interrupted; finished and kept: {len(journal)} parts of this evaluation; the same command continues"
+
+    LAST_WORDS.append(words)
+    try:
+        yield
+    finally:
+        LAST_WORDS.remove(words)
+
+
+def _record(
+    config: Mapping[str, Any], found: Mapping[str, Mapping[str, Any]], data: Data, where: Mapping[str, Any]
+) -> str:
+    """The record of an evaluation; ``found`` is that of ``run_evaluators``, ``where`` its provenance."""
+    return record.build_record(
+        config,
+        kind="eval",
+        history=[],
+        best={},
+        evaluated=found,
+        candidates={},
+        mode=mixers.build(config["mixer"], num_classes=data.num_classes).mode.value,
+        data=data.describe(),
+        provenance=where,
+    )
 
 
 def _write(text: str, path: Path, asked: Mapping[str, Any]) -> Path:

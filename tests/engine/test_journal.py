@@ -1,6 +1,8 @@
 """The finished cells of an evaluation: read back as they were, cut or damaged files, other evaluations."""
 
 import json
+import os
+import signal
 from dataclasses import replace
 from types import SimpleNamespace
 
@@ -11,6 +13,7 @@ from torch import nn
 import datasets
 from randomix.engine.distributed import World
 from randomix.engine.evaluate import EvalResult
+from randomix.engine.launcher import LAST_WORDS, exit_on_signals
 from randomix.errors import Interrupted
 from randomix.robustness import evaluators
 from randomix.robustness.evaluators import run_evaluators
@@ -18,7 +21,7 @@ from randomix.robustness.measure import Measure
 from randomix.runs import reevaluate, session
 from randomix.runs.build import run_evaluation
 from randomix.runs.journal import Journal, open_journal
-from tests.support import group_net, tiny_config, train
+from tests.support import fork, group_net, tiny_config, train, wait
 
 RESULT = EvalResult(3, 5, 7, 0.1 + 0.2, ((1, 1, 0.5), (6, 2, 1 / 3)))
 
@@ -119,6 +122,42 @@ def test_both_ways_to_evaluate_say_all_that_the_name_needs(tmp_path, monkeypatch
     (asked,) = seen
     assert asked["names"] == ["noise"] and asked["settings"]["noise"] == {"sigma": 0.1}
     assert asked["precision"] == "fp32" and asked["data"].describe() == datasets.build(config["dataset"]).describe()
+
+
+@pytest.mark.parametrize(("finished", "words"), [
+    (0, "interrupted before a part of this evaluation was finished; the same command starts it again"),
+    (2, "interrupted; finished and kept: 2 parts of this evaluation; the same command continues"),
+])  # fmt: skip
+def test_a_signal_says_what_is_kept_and_the_same_command_goes_on(tmp_path, monkeypatch, capsys, finished, words):
+    config = tiny_config(tmp_path, evaluators=["clean"])
+    config["recipe"] |= {"epochs": 1}
+    folder = train(config, group_net)
+    trainer = {"device": "cpu", "precision": "fp32", "threads": 1}
+    asked = {"checkpoint": str(folder.root), "evaluators": ["noise"], "evaluator": {"noise": {"repeats": 4}}}
+    put = Journal.put
+
+    def stop(journal, name, cell):
+        if len(journal) == finished:
+            os.kill(os.getpid(), signal.SIGTERM)
+        put(journal, name, cell)
+
+    def evaluate_again():
+        return run_evaluation(asked | {"trainer": trainer}, datasets.build, group_net)
+
+    def stopped():
+        exit_on_signals()
+        monkeypatch.setattr(Journal, "put", stop)
+        return evaluate_again()
+
+    assert wait([fork(stopped, tmp_path / "log")]) == [75]
+    assert (tmp_path / "log").read_text() == f"{words}\n"
+    assert len(list(folder.evaluations.glob("*"))) == (1 if finished else 0)
+    capsys.readouterr()
+    assert evaluate_again() == 0
+    started = capsys.readouterr().out.startswith("going on after 2 finished parts of this evaluation")
+    assert started == bool(finished) and len(LAST_WORDS) == 1
+    (left,) = folder.evaluations.glob("*")
+    assert left.suffix == ".json"
 
 
 def test_named_passes_are_made_once_and_others_each_time(tmp_path, monkeypatch):
