@@ -146,17 +146,33 @@ def to_latex(table: Table) -> str:
     return latex_float(f"{table.title}. {table.caption}", table.slug, lines, table.notes)
 
 
+_FITTED = r"""
+\ifdim\wd0>\linewidth\sbox0{\resizebox{\linewidth}{!}{\usebox0}}\fi
+\ifdim\dimexpr\ht0+\dp0\relax>.7\textheight\sbox0{\resizebox*{!}{.7\textheight}{\usebox0}}\fi
+""".strip()
+_NOTED = r"""
+\dimen0=\dimexpr\textheight-\ht2-\dp2-\bigskipamount\relax
+\ifdim\dimen0<.1\textheight\dimen0=.1\textheight\fi
+\notes\footnotesize
+\ifdim\dimexpr\ht4+\dp4\relax>\dimen0\notes\scriptsize\fi
+\ifdim\dimexpr\ht4+\dp4\relax>\dimen0\notes\tiny\fi
+\ifdim\dimexpr\ht4+\dp4\relax>\dimen0\sbox4{\resizebox*{!}{\dimen0}{\usebox4}}\fi
+\usebox2\par\medskip\usebox4
+""".strip()
+
+
 def latex_float(caption: str, name: str, tabular: Iterable[str], notes: Iterable[str]) -> str:
-    """A table environment around a tabular, which is made smaller where it is wider than the text."""
-    lines = [r"\begin{table}", r"\centering", rf"\caption{{{tex_escape(caption)}}}", rf"\label{{tab:{name}}}"]
-    lines += [
-        r"\par\medskip",
-        r"\sbox0{%",
-        *tabular,
-        r"}\ifdim\wd0>\linewidth\resizebox{\linewidth}{!}{\usebox0}\else\usebox0\fi",
-    ]
-    lines += [r"\par\medskip\footnotesize\raggedright", *(rf"{tex_escape(n)}\par" for n in notes)]
-    return "\n".join([*lines, r"\end{table}"]) + "\n"
+    """A table environment around a tabular, which is made smaller where it is wider than the text.
+
+    What would be higher than the page is made smaller too: first the notes below.
+    """
+    return "\n".join([
+        r"\begin{table}", r"\centering", r"\sbox0{%", *tabular, "}%", _FITTED,
+        r"\sbox2{\begin{minipage}{\linewidth}\centering",
+        rf"\caption{{{tex_escape(caption)}}}", rf"\label{{tab:{name}}}", r"\par\medskip\usebox0", r"\end{minipage}}%",
+        r"\def\notes#1{\sbox4{\begin{minipage}{\linewidth}#1\raggedright", *(rf"{tex_escape(n)}\par" for n in notes),
+        r"\end{minipage}}}%", _NOTED, r"\end{table}",
+    ]) + "\n"  # fmt: skip
 
 
 def tex_label(text: str) -> str:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import io
 import shutil
 import subprocess
+from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -19,6 +21,7 @@ from tests.records.fakes_grid import grid, record, write_grid
 
 NUMBERS = ("paper", "paper_delta", "mean", "std", "delta", "best_epoch_mean", "best_epoch_std", "to_baseline",
            "to_baseline_std", "p_baseline", "to_rival", "to_rival_std", "p_rival", "gpu_hours")  # fmt: skip
+ROOT = Path(__file__).resolve().parents[2]
 PREAMBLE = r"\documentclass{article}\usepackage{booktabs}\usepackage{graphicx}\begin{document}"
 
 
@@ -35,18 +38,45 @@ def tables(tmp_path: Path) -> list[ReproducedTable]:
     return [t for g in grids for t in reproduce(g, records)]
 
 
-@pytest.mark.skipif(shutil.which("pdflatex") is None, reason="needs pdflatex")
+needs_pdflatex = pytest.mark.skipif(shutil.which("pdflatex") is None, reason="needs pdflatex")
+
+
+def compile_latex(texts: Iterable[str], folder: Path) -> str:
+    """The log of a document with one table a page; fails where LaTeX does."""
+    whole = [PREAMBLE, *(t + r"\clearpage" for t in texts), r"\end{document}", ""]
+    (folder / "all.tex").write_text("\n".join(whole))
+    command = ["pdflatex", "-interaction=nonstopmode", "-halt-on-error", "-no-shell-escape", "all.tex"]
+    done = subprocess.run(command, cwd=folder, capture_output=True, timeout=120, check=False)
+    log = done.stdout.decode(errors="replace")
+    assert done.returncode == 0, log[-2000:]
+    return log
+
+
+@needs_pdflatex
 def test_latex_compiles(tables: list[ReproducedTable], tmp_path: Path) -> None:
     texts = [reproduced_text.to_latex(t) for t in tables]
     odd = fake("my_mix", mixer={"label": r"[50%] & my_mix #1 {x} ~^\ $ <>|"})
     texts += [render.to_latex(t) for t in build_tables([fake(), odd, fake("mixup", seed=1, noise=None)])]
-    whole = [PREAMBLE, *(t + r"\clearpage" for t in texts), r"\end{document}", ""]
-    (tmp_path / "all.tex").write_text("\n".join(whole))
-    command = ["pdflatex", "-interaction=nonstopmode", "-halt-on-error", "-no-shell-escape", "all.tex"]
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, timeout=120, check=False)
-    log = done.stdout.decode(errors="replace")
-    assert done.returncode == 0, log[-2000:]
+    log = compile_latex(texts, tmp_path)
     assert "Overfull" not in log and "too large" not in log and "Missing character" not in log
+
+
+@needs_pdflatex
+@pytest.mark.parametrize("count", [8, 16, 32, 200])
+def test_latex_tables_fit_a_page_with_many_notes(tables: list[ReproducedTable], tmp_path: Path, count: int) -> None:
+    """Where each row was run with a recipe of its own, the notes are many: in print they get smaller."""
+    note = "digits: 200 training and 597 test samples; wrn_28_10, 40 epochs of batches of 50; seeds 0-2; some CPU"
+    many = [replace(t, captions=(note,) * count, notes=(*t.notes, "100% of #1 & {2}")) for t in tables]
+    log = compile_latex(map(reproduced_text.to_latex, many), tmp_path)
+    assert "Overfull" not in log and "too large" not in log and f"({len(many)} pages" in log
+
+
+@needs_pdflatex
+def test_latex_of_the_published_tables_fits_a_page(tmp_path: Path) -> None:
+    found = sorted((ROOT / "results" / "tables").rglob("*.tex"))
+    assert len(found) > 12
+    log = compile_latex((path.read_text() for path in found), tmp_path)
+    assert "Overfull" not in log and "too large" not in log and f"({len(found)} pages" in log
 
 
 def test_latex_has_equal_cells_and_balanced_braces(tables: list[ReproducedTable]) -> None:
