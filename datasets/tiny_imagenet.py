@@ -18,6 +18,7 @@ import numpy as np
 
 from datasets.cache import cached_arrays
 from datasets.corrupted.class_trees import ClassTrees
+from datasets.corrupted.generated import cache_folder
 from datasets.corrupted.published import roots
 from datasets.formats import tiny_tree
 from datasets.formats.class_folders import ImageFiles
@@ -74,7 +75,7 @@ def build(config: Mapping[str, Any]) -> ArrayData:
             "synthetic": False,
         },
         published=_published(tree, config, workers),
-        cache=_cache(tree, config.get("cache")),
+        cache=cache_folder(config, tree.folder),
     )
 
 
@@ -118,15 +119,12 @@ def _published(tree: Tree, config: Mapping[str, Any], workers: int) -> ClassTree
     )
 
 
-def _cache(tree: Tree, cache: str | None) -> Path:
-    return Path(cache).expanduser() if cache else Path(os.path.abspath(tree.folder)).parent / ".randomix-cache"
-
-
 def _decoded(tree: Tree, cache: str | None, workers: int, fix: str) -> dict[str, np.ndarray]:
     """The images of both splits, (N, 64, 64, 3) uint8, decoded now or before."""
     digest, count = tree.digest(), len(tree.train) + len(tree.val)
     name = f"{NAME}-{digest[:8]}"  # by content, not by path: a copy that kept its times finds it too
-    folder = _cache(tree, cache) / name
+    beside = Path(os.path.abspath(tree.folder)).parent / ".randomix-cache"  # also where others may only read it
+    folder = (Path(cache).expanduser() if cache else beside) / name
 
     def make() -> dict[str, np.ndarray]:
         print(f"{NAME}: decoding {count} images into {folder}, once", file=sys.stderr)

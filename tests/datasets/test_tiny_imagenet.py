@@ -396,6 +396,15 @@ def test_where_nothing_can_be_written(tree, tmp_path):
             tree.parent.chmod(stat.S_IRWXU)
 
 
+def test_a_folder_to_read_only_is_read_and_generated_sets_go_elsewhere(tree, tmp_path, monkeypatch):
+    """The images that another user decoded there are used; what is made of them lies in the usual place."""
+    assert build(tree).cache == tree.parent / ".randomix-cache"
+    monkeypatch.setattr(os, "access", lambda path, mode: False)
+    monkeypatch.setattr(tiny_imagenet, "decode", None)
+    monkeypatch.setenv("RANDOMIX_DATA", str(tmp_path / "own"))
+    assert build(tree).cache == tmp_path / "own" / ".randomix-cache"
+
+
 def test_options(tree):
     everything, part = build(tree), build(tree, train_size=8, std=[1, 1, 1], crop_padding=4, flip=True)
     chosen = balanced_subset(everything.train_labels, 8, "tiny_imagenet.train")
