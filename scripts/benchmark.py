@@ -2,7 +2,7 @@
 
     python scripts/benchmark.py loop            full loop against a bare step, a peer-style and an airbench-style loop
     python scripts/benchmark.py step            cost of every method against Baseline (the paper's "Cost", Table 2)
-    python scripts/benchmark.py mixers          the mixing operation alone, against plain implementations
+    python scripts/benchmark.py mixers          every mixing operation alone at four sizes, against other libraries
     python scripts/benchmark.py feed            samples a CPU-second of every data set against the plain way
     python scripts/benchmark.py networks        parameters, FLOPs, a real step and peak memory of every network
     python scripts/benchmark.py corruptions     milliseconds an image of every corruption against a plain loop
@@ -26,7 +26,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import torch
 
-from bench import feeds, loops, networks, operations, report
+from bench import feeds, loops, networks, operations, operations_report, report
 from bench.measure import interleaved
 from randomix import mixers
 from randomix.engine.optim import resolve_precision
@@ -56,10 +56,16 @@ def step_suite(setting: loops.Setting, rounds: int) -> report.Table:
     return report.Table("step", interleaved(cases, rounds, progress=_note), "baseline", setting)
 
 
-def mixers_suite(setting: loops.Setting, rounds: int) -> report.Table:
-    """Every mixing operation alone on a batch, against a plain implementation of its authors' form."""
-    cases = operations.cases(setting)
-    return report.Table("mixers", interleaved(cases, rounds, progress=_note), next(iter(cases)), setting)
+def mixers_suite(options: argparse.Namespace) -> operations_report.Table:
+    """Every mixing operation alone on a batch, against other libraries' and a plain implementation of its authors'."""
+    sizes = operations.SIZES if options.size is None else (options.size,)
+    batches = operations.BATCHES if options.batch is None else (options.batch,)
+    device = torch.device(options.device)
+    measured = [
+        operations.measure(point, options.rounds, device, networks=point.batch == batches[0], progress=_note)
+        for point in operations.points(sizes, batches)
+    ]
+    return operations_report.Table(measured, options.rounds, options.device)
 
 
 def networks_suite(setting: loops.Setting, rounds: int) -> networks.Table:
@@ -82,7 +88,6 @@ def corruptions_suite(setting: loops.Setting, rounds: int) -> Any:
 SUITES = {
     "loop": loop_suite,
     "step": step_suite,
-    "mixers": mixers_suite,
     "feed": feed_suite,
     "networks": networks_suite,
     "corruptions": corruptions_suite,
@@ -95,12 +100,14 @@ def _note(text: str) -> None:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("suite", choices=SUITES)
+    parser.add_argument("suite", choices=[*SUITES, "mixers"])
     parser.add_argument("--width", type=int, default=16, help="of the PreAct-ResNet18")
-    parser.add_argument("--batch", type=int, default=128)
-    parser.add_argument("--steps", type=int, default=16, help="steps in one timed run")
+    parser.add_argument("--batch", type=int, help="default: 128; mixers: 128 and 256")
+    parser.add_argument("--steps", type=int, default=16, help="steps in one timed run; mixers: as many as make 30 ms")
     parser.add_argument("--rounds", type=int, default=11, help="timed runs of every case")
-    parser.add_argument("--size", type=int, default=32, help="height and width of the images, at least 8")
+    parser.add_argument("--size", type=int,
+                        help="height and width of the images, at least 8; default: 32; mixers: 32, 64, 224, and 16000, "
+                             "which is one channel of 16,000 samples (as all from 1024 on)")  # fmt: skip
     parser.add_argument("--threads", type=int, default=1, help="CPU threads of one operation")
     parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
     parser.add_argument("--precision", choices=["auto", "fp32", "bf16", "fp16"], default="auto")
@@ -108,7 +115,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--out", type=Path, default=Path("outputs/bench"),
                         help="default: outputs/bench; results/benchmarks to commit them")  # fmt: skip
     parser.add_argument(
-        "--name", help="of the files; default: SUITE-DEVICE-wWIDTH; feed-, networks-, corruptions-DEVICE"
+        "--name", help="of the files; default: SUITE-DEVICE-wWIDTH; feed-, mixers-, networks-, corruptions-DEVICE"
     )
     return parser
 
@@ -116,8 +123,11 @@ def _parser() -> argparse.ArgumentParser:
 def _problem(options: argparse.Namespace) -> str | None:
     """What is wrong with the arguments, in one line; None if nothing is."""
     for name, least in {"width": 1, "batch": 1, "steps": 1, "rounds": 1, "size": 8, "threads": 1}.items():
-        if getattr(options, name) < least:
-            return f"--{name} is {getattr(options, name)}, expected at least {least}"
+        given = getattr(options, name)
+        if given is not None and given < least:
+            return f"--{name} is {given}, expected at least {least}"
+    if options.suite == "mixers" and options.batch is not None and options.batch % 2 == 1:
+        return f"--batch is {options.batch}, expected an even number: timm mixes no other batch"
     if options.device == "cuda" and not torch.cuda.is_available():
         return "--device cuda: torch finds no GPU here; use --device cpu"
     return None
@@ -133,11 +143,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     torch.set_num_threads(options.threads)
     torch.backends.cudnn.benchmark = True
     setting = loops.Setting(
-        width=options.width, batch=options.batch, steps=options.steps, size=options.size,
+        width=options.width, batch=options.batch or 128, steps=options.steps, size=options.size or 32,
         device=options.device, precision=options.precision, compile=options.compile,
     )  # fmt: skip
-    table = SUITES[options.suite](setting, options.rounds)
-    width = "" if options.suite in ("feed", "networks", "corruptions") else f"-w{options.width}"
+    alone = options.suite == "mixers"  # its own sizes, and nothing else of the setting
+    table = mixers_suite(options) if alone else SUITES[options.suite](setting, options.rounds)
+    width = "" if options.suite in ("feed", "mixers", "networks", "corruptions") else f"-w{options.width}"
     name = options.name or f"{options.suite}-{options.device}{width}"
     options.out.mkdir(parents=True, exist_ok=True)
     content = table.as_dict(threads=options.threads)

@@ -1,11 +1,13 @@
 """The mixing operations in the form that the methods' authors use: what ours are timed against.
 
-Written from their description, with the same arithmetic a sample; no line is theirs.
+Written from their description, with the same arithmetic a sample; no line is theirs. Where theirs overwrite the batch,
+these work on a copy. Inputs (N, C, *S) in 1-D or 2-D.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import cycle
 
 import numpy as np
 import torch
@@ -14,60 +16,103 @@ from torch.nn import functional as F
 
 from randomix import functional
 
+NEAR_HALF = 1000.0  # of Beta(alpha, alpha): lam is nearly 1/2, and a box about as large as it is on average
+SCALE = 0.5  # of ResizeMix's patches: as large as they are on average
+Pairs = tuple[Tensor, Tensor, Tensor, float]  # mixed inputs, labels, the partners' labels, lam
 
-def mixup(inputs: Tensor) -> Tensor:
+
+def mixup(inputs: Tensor, labels: Tensor) -> Pairs:
     """Two scaled copies."""
     lam = float(np.random.beta(1.0, 1.0))
     order = torch.randperm(len(inputs), device=inputs.device)
-    return lam * inputs + (1 - lam) * inputs[order]
+    return lam * inputs + (1 - lam) * inputs[order], labels, labels[order], lam
 
 
-def cutmix(inputs: Tensor) -> Tensor:
-    """One box, pasted by slices."""
-    lam = float(np.random.beta(1.0, 1.0))
+def cutmix(inputs: Tensor, labels: Tensor) -> Pairs:
+    """One box around a random pixel, pasted by slices."""
+    center = [np.random.randint(side) for side in inputs.shape[2:]]
+    return _pasted(inputs, labels, torch.randperm(len(inputs), device=inputs.device), center)
+
+
+def saliencymix(inputs: Tensor, labels: Tensor) -> Pairs:
+    """One box around the brightest pixel of the saliency of one image, found by OpenCV. Needs its contrib modules."""
+    import cv2
+
     order = torch.randperm(len(inputs), device=inputs.device)
-    center = [int(np.random.randint(s)) for s in inputs.shape[2:]]
-    top, left, bottom, right = functional.cutmix_box(tuple(inputs.shape[2:]), lam, center)
+    image = (inputs[order[0]].clamp(0, 1) * 255).byte().permute(1, 2, 0).cpu().numpy()
+    _, saliency = cv2.saliency.StaticSaliencyFineGrained_create().computeSaliency(np.ascontiguousarray(image))
+    peak = np.unravel_index((saliency * 255).astype(np.uint8).argmax(), saliency.shape)
+    return _pasted(inputs, labels, order, [int(at) for at in peak])
+
+
+def _pasted(inputs: Tensor, labels: Tensor, order: Tensor, center: list[int]) -> Pairs:
+    """A copy with the box of the partners around ``center``, and lam from what of it lies inside."""
+    lam, spatial = float(np.random.beta(NEAR_HALF, NEAR_HALF)), inputs.shape[2:]
+    half = [int(side * np.sqrt(1 - lam)) // 2 for side in spatial]
+    bounds = [np.clip([at - h, at + h], 0, side) for at, h, side in zip(center, half, spatial, strict=True)]
+    box = (slice(None), *(slice(int(low), int(high)) for low, high in bounds))
     mixed = inputs.clone()
-    mixed[:, :, top:bottom, left:right] = inputs[order, :, top:bottom, left:right]
-    return mixed
+    mixed[(slice(None), *box)] = inputs[(order, *box)]
+    inside = np.prod([high - low for low, high in bounds]) / np.prod(spatial)
+    return mixed, labels, labels[order], float(1 - inside)
 
 
-def resizemix(inputs: Tensor) -> Tensor:
+def resizemix(inputs: Tensor, labels: Tensor) -> Pairs:
     """Patches pasted sample by sample."""
-    scale = float(np.random.uniform(0.1, 0.8))
-    patch = [max(1, int(scale * side)) for side in inputs.shape[2:]]
+    spatial = inputs.shape[2:]
+    scale = float(np.random.uniform(SCALE, SCALE))
+    patch = [max(1, int(scale * side)) for side in spatial]
     small = F.interpolate(inputs, patch, mode="nearest")
-    (height, width), (rows, columns) = inputs.shape[2:], small.shape[2:]
-    order = torch.randperm(len(inputs)).tolist()
+    order = torch.randperm(len(inputs))
     mixed = inputs.clone()
-    for sample, partner in enumerate(order):
-        top = min(max(int(np.random.randint(height)) - rows // 2, 0), height - rows)
-        left = min(max(int(np.random.randint(width)) - columns // 2, 0), width - columns)
-        mixed[sample, :, top : top + rows, left : left + columns] = small[partner]
-    return mixed
+    for sample, partner in enumerate(order.tolist()):
+        centers = (np.random.randint(side) for side in spatial)
+        starts = [
+            min(max(int(at) - size // 2, 0), side - size)
+            for at, size, side in zip(centers, patch, spatial, strict=True)
+        ]
+        box = tuple(slice(start, start + size) for start, size in zip(starts, patch, strict=True))
+        mixed[(sample, slice(None), *box)] = small[partner]
+    return mixed, labels, labels[order.to(labels.device)], 1 - float(np.prod(patch) / np.prod(spatial))
 
 
-def fmix(inputs: Tensor) -> Tensor:
-    """A mask and its complement, multiplied and added."""
-    lam, (height, width) = float(np.random.beta(1.0, 1.0)), inputs.shape[2:]
-    noise = np.random.standard_normal((height, width // 2 + 1, 2))
-    mask = functional.fmix_mask(torch.from_numpy(noise), (height, width), lam).to(inputs)
+def fmix(inputs: Tensor, labels: Tensor) -> Pairs:
+    """A mask made with NumPy and its complement, multiplied and added."""
+    lam = float(np.random.beta(1.0, 1.0))
+    mask = torch.from_numpy(_fourier_mask(tuple(inputs.shape[2:]), lam)).to(inputs.device)
     order = torch.randperm(len(inputs), device=inputs.device)
-    return mask * inputs + (1 - mask) * inputs[order]
+    return mask * inputs + (1 - mask) * inputs[order], labels, labels[order], lam
 
 
-def cutout(inputs: Tensor, length: int = 16) -> Tensor:
-    """A mask of its own for each sample, made with NumPy, as a data loader's transform does."""
-    found, (height, width) = [], inputs.shape[2:]
+def _fourier_mask(spatial: tuple[int, ...], lam: float, decay_power: float = 3.0) -> np.ndarray:
+    """Low-frequency noise, and a one where it is among the share lam of the largest."""
+    squares = [np.fft.fftfreq(side) ** 2 for side in spatial[:-1]] + [np.fft.rfftfreq(spatial[-1]) ** 2]
+    frequencies = np.sqrt(sum(np.meshgrid(*squares, indexing="ij")))
+    decay = np.maximum(frequencies, 1 / max(spatial)) ** decay_power
+    noise = np.random.randn(*frequencies.shape, 2)
+    picture = np.fft.irfftn((noise[..., 0] + 1j * noise[..., 1]) / decay, spatial, axes=tuple(range(len(spatial))))
+    largest = picture.reshape(-1).argsort()[::-1][: round(lam * picture.size)]
+    mask = np.zeros(picture.size, np.float32)
+    mask[largest] = 1
+    return mask.reshape(spatial)
+
+
+def cutout(inputs: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+    """A mask of its own for each sample, made with NumPy, as a data loader's transform does; half a side long."""
+    found, spatial = [], inputs.shape[2:]
     for sample in inputs:
-        mask = np.ones((height, width), np.float32)
-        row, column = np.random.randint(height), np.random.randint(width)
-        top, bottom = np.clip([row - length // 2, row + length // 2], 0, height)
-        left, right = np.clip([column - length // 2, column + length // 2], 0, width)
-        mask[top:bottom, left:right] = 0.0
+        mask = np.ones(spatial, np.float32)
+        centers = ((np.random.randint(side), side // 4, side) for side in spatial)
+        mask[tuple(slice(max(at - half, 0), min(at + half, side)) for at, half, side in centers)] = 0.0
         found.append(sample * torch.from_numpy(mask).expand_as(sample).to(sample))
-    return torch.stack(found)
+    return torch.stack(found), labels
+
+
+def manifold_mixup(hidden: Tensor) -> Tensor:
+    """Two scaled copies."""
+    lam = float(np.random.beta(2.0, 2.0))
+    order = torch.from_numpy(np.random.permutation(len(hidden))).to(hidden.device)
+    return lam * hidden + (1 - lam) * hidden[order]
 
 
 def patchup(hidden: Tensor, block_size: int = 7, gamma: float = 0.75) -> Tensor:
@@ -126,12 +171,22 @@ def _transport(image: Tensor, visible: Tensor, share: Tensor, cells: int, t_eps:
     return F.fold(moved.flatten(1, 2), image.shape[2:], side, stride=side)
 
 
-INPUTS: dict[str, Callable[[Tensor], Tensor]] = {
-    "mixup": mixup,
-    "cutmix": cutmix,
-    "resizemix": resizemix,
-    "fmix": fmix,
-    "cutout": cutout,
-}
-HIDDEN: dict[str, Callable[[Tensor], Tensor]] = {"manifold_mixup": mixup, "patchup": patchup}
+def forms() -> dict[str, Callable[[Tensor, Tensor], tuple[object, ...]]]:
+    """``(inputs, labels) -> (mixed, what the loss needs)`` of every method that needs no network, by its name.
+
+    RandoMix takes its candidates in turn, so that few steps are as long as many.
+    """
+    candidates = cycle([mixup, cutmix, resizemix, fmix])
+    return {
+        "mixup": mixup,
+        "cutmix": cutmix,
+        "resizemix": resizemix,
+        "fmix": fmix,
+        "cutout": cutout,
+        "saliencymix": saliencymix,
+        "randomix": lambda inputs, labels: next(candidates)(inputs, labels),
+    }
+
+
+HIDDEN: dict[str, Callable[[Tensor], Tensor]] = {"manifold_mixup": manifold_mixup, "patchup": patchup}
 SALIENT: dict[str, Callable[[Tensor, Tensor, int], Tensor]] = {"puzzlemix": puzzlemix}

@@ -42,8 +42,8 @@ def test_committed_measurements_are_not_overwritten_by_default(tmp_path: Path) -
     )
     assert done.returncode == 0, done.stderr
     assert sorted(str(p.relative_to(tmp_path)) for p in tmp_path.rglob("*.*")) == [
-        "outputs/bench/mixers-cpu-w16.json",
-        "outputs/bench/mixers-cpu-w16.md",
+        "outputs/bench/mixers-cpu.json",
+        "outputs/bench/mixers-cpu.md",
     ]
 
 
