@@ -33,6 +33,12 @@ class NonFiniteError(RunError):
     exit_code = NONFINITE
 
 
+class OutOfMemory(RunError):
+    """Nothing that would be of use fits into memory."""
+
+    exit_code = OUT_OF_MEMORY
+
+
 class StorageError(RunError):
     """A file could not be written: full disk, missing permission."""
 
@@ -43,3 +49,10 @@ class Interrupted(RunError):
     """Stopped by a signal after a checkpoint; the same command continues."""
 
     exit_code = INTERRUPTED
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether memory ran out: Python's error, a GPU's (by its name, as this imports no torch), that of torch's CPU."""
+    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
+        return True
+    return isinstance(error, RuntimeError) and "DefaultCPUAllocator: " in str(error)

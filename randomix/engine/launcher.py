@@ -23,7 +23,17 @@ from types import FrameType
 from typing import Any, NoReturn
 
 from randomix.engine import status
-from randomix.errors import BUG, INTERRUPTED, NONFINITE, OK, OUT_OF_MEMORY, ConfigError, RunError, StorageError
+from randomix.errors import (
+    BUG,
+    INTERRUPTED,
+    NONFINITE,
+    OK,
+    OUT_OF_MEMORY,
+    ConfigError,
+    RunError,
+    StorageError,
+    is_out_of_memory,
+)
 from randomix.files import probe_writable
 
 STORE = "RANDOMIX_STORE"  # the file through which the workers of one launch find each other
@@ -52,9 +62,9 @@ def describe(error: BaseException) -> Failure:
         return Failure(error.exit_code, str(error), at=now, mistake=error.exit_code != INTERRUPTED)
     if isinstance(error, KeyboardInterrupt):
         return Failure(INTERRUPTED, "interrupted", at=now)
-    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":  # torch's, by name
+    if is_out_of_memory(error):
         first = (str(error).strip().splitlines() or ["no more memory"])[0][:200]
-        hint = "lower recipe.batch_size or trainer.eval_batch_size, or raise recipe.accumulate"
+        hint = "trainer.micro_batch_size=auto finds how many samples fit at a time; or lower trainer.eval_batch_size"
         return Failure(OUT_OF_MEMORY, f"out of memory: {first}; {hint}", at=now)
     trace = "".join(traceback.format_exception(error))[-20000:]
     return Failure(BUG, f"{type(error).__name__}: {error}", trace, now)

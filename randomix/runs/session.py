@@ -12,28 +12,26 @@ from typing import Any
 
 import torch
 import yaml
-from torch import nn
 
-from randomix import files, mixers
+from randomix import files
 from randomix.engine import checkpoint as checkpoints
 from randomix.engine import distributed
 from randomix.engine.checkpoint import Checkpointer
 from randomix.engine.launcher import STORE, describe
 from randomix.engine.loggers import SafeTracker
-from randomix.engine.optim import resolve_precision
+from randomix.engine.microbatch import find_micro_batch
 from randomix.engine.progress import Reporter
 from randomix.engine.protocols import Data, DataFactory, ModelFactory
 from randomix.engine.runfolder import RunFolder
-from randomix.engine.schema import TrainConfig
+from randomix.engine.schema import TrainConfig, micro_batch_sizes
 from randomix.engine.status import Status
 from randomix.engine.stopper import Stopper
 from randomix.engine.trainer import Trainer
-from randomix.errors import BUG, OK, ConfigError, DataError, Interrupted, RunError, StorageError
-from randomix.mixers.base import Mixer
+from randomix.errors import BUG, OK, ConfigError, Interrupted, RunError, StorageError
 from randomix.records import identity, provenance, record
-from randomix.robustness.evaluators import check_evaluators, run_evaluators
+from randomix.robustness.evaluators import run_evaluators
 from randomix.runs.journal import open_journal
-from randomix.runs.setup import set_up_torch
+from randomix.runs.parts import build_parts, set_micro_batch, work_of
 
 
 class TrainingSession:
@@ -45,6 +43,7 @@ class TrainingSession:
         self.name = identity.run_name(raw)
         self._label = label
         self.trainer: Trainer | None = None
+        self._micro_batch_size: int | None = None  # of the checkpoint that is continued, then of this run
         self._exits = contextlib.ExitStack()
 
     def __enter__(self) -> TrainingSession:
@@ -85,7 +84,9 @@ class TrainingSession:
 
     def run(self, data_factory: DataFactory, model_factory: ModelFactory) -> int:
         """Build, resume, train, evaluate, record. Raises Interrupted after a checkpoint if a signal came."""
-        data = self._build(data_factory, model_factory)
+        data, self.trainer = build_parts(self.config, self.world, data_factory, model_factory)
+        settings = self.config.trainer
+        self.checkpointer = Checkpointer(self.folder.checkpoints, settings.keep_last, log=self.reporter.warn)
         where = provenance.collect(  # before training: the code may change on disk while it runs
             world_size=self.world.world_size,
             device=self.world.device.type,
@@ -94,10 +95,12 @@ class TrainingSession:
             started=time.time(),
         )
         self._resume()
+        if settings.micro_batch_size is not None:
+            where["micro_batch_size"] = self._micro_batch(data)
         if self.world.is_main:
             files.write_atomic(self.folder.config, yaml.safe_dump(dict(self.raw), sort_keys=False))
-        settings = self.config.logger if self.world.is_main else {}
-        self.tracker = SafeTracker(settings, self.folder.root, self.name, self.raw, self.reporter.warn)
+        logger = self.config.logger if self.world.is_main else {}
+        self.tracker = SafeTracker(logger, self.folder.root, self.name, self.raw, self.reporter.warn)
         interval = 16 if self.world.device.type == "cuda" else 1  # a GPU's host need not meet the others at each step
         try:
             with Stopper(self.trainer.guard, interval) as stopper:
@@ -111,47 +114,19 @@ class TrainingSession:
         self.tracker.finish(OK)
         return OK
 
-    def _build(self, data_factory: DataFactory, model_factory: ModelFactory) -> Data:
-        """Make everything that training needs; what cannot work together is found here."""
-        settings = self.config.trainer
-        precision = resolve_precision(settings.precision, self.world.device)
-        set_up_torch(precision, settings.threads, settings.deterministic)
-        data = data_factory(self.config.dataset)
-        self._check_data(data.num_train)
-        check_evaluators(self.config.evaluators, self.config.evaluator, data)
-        torch.manual_seed(self.config.seed)  # the initial weights
-        model = model_factory(self.config.model, sample_shape=data.sample_shape, num_classes=data.num_classes)
-        mixer = self._build_mixer(data, model)
-        self.trainer = Trainer(self.config, data, model, mixer, self.world, precision)
-        log = self.reporter.warn
-        self.checkpointer = Checkpointer(self.folder.checkpoints, keep_last=settings.keep_last, log=log)
-        return data
-
-    def _build_mixer(self, data: Data, model: nn.Module) -> Mixer:
-        """The method, which must be able to mix these samples and find what it needs in the network."""
-        try:
-            mixer = mixers.build(self.config.mixer, num_classes=data.num_classes, mean=data.mean, std=data.std)
-            mixer.check_shape(data.sample_shape)
-            mixer.check_network(model, data.sample_shape)
-        except ValueError as error:
-            raise ConfigError([f"mixer={self.config.mixer['name']}: {error}"]) from error
-        return mixer
-
-    def _check_data(self, num_train: int) -> None:
-        batch = self.config.recipe.batch_size
-        if batch > num_train:
-            raise DataError(
-                f"recipe.batch_size={batch} is larger than the {num_train} training samples of "
-                f"{self.config.dataset['name']}: lower it to {num_train} or less"
-            )
-        shares = self.world.world_size * self.config.recipe.accumulate
-        if batch % shares:
-            raise ConfigError(
-                [
-                    f"recipe.batch_size={batch} must be divisible by {self.world.world_size} rank(s) x "
-                    f"recipe.accumulate={self.config.recipe.accumulate}: for example {max(batch // shares, 1) * shares}"
-                ]
-            )
+    def _micro_batch(self, data: Data) -> int:
+        """How many samples a rank computes at a time: as set, as in the checkpoint, or as many as are found to fit."""
+        trainer, size = self.trainer, self.config.trainer.micro_batch_size
+        if size == "auto":
+            work = work_of(trainer, data, self.world.world_size)
+            size = self._micro_batch_size
+            if size not in micro_batch_sizes(work.share):
+                found = find_micro_batch(work, self.world)
+                self.reporter.line(found.describe())
+                size = found.size
+            set_micro_batch(trainer, size)
+        self._micro_batch_size = size
+        return size
 
     def _resume(self) -> None:
         """Continue from the newest good checkpoint; rank 0 says which, so that all ranks read the same one."""
@@ -166,6 +141,7 @@ class TrainingSession:
                                f"and shards are dealt to ranks: continue with trainer.nproc={ranks} (or torchrun "
                                f"--nproc_per_node {ranks}), or start anew with another output_root"])  # fmt: skip
         trainer.load_state(state)
+        self._micro_batch_size = state.get("micro_batch_size")
         self.reporter.line(f"continuing {self.name} at step {trainer.progress.step} of {trainer.total_steps}")
         if ranks != self.world.world_size:
             self.reporter.warn(
@@ -251,6 +227,7 @@ class TrainingSession:
 
     def _checkpoint(self, improved: bool) -> None:
         content = self.trainer.state() | {"config": yaml.safe_dump(dict(self.raw), sort_keys=False)}
+        content["micro_batch_size"] = self._micro_batch_size
         if not self.world.is_main:
             return
         self.checkpointer.save(content, step=self.trainer.progress.step, is_best=improved)

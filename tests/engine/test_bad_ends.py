@@ -10,6 +10,7 @@ import torch
 
 import models
 from randomix.engine import status
+from randomix.engine.launcher import describe
 from randomix.engine.runfolder import RunFolder
 from randomix.engine.stopper import Decision, Stopper
 from randomix.engine.trainer import Trainer
@@ -121,7 +122,14 @@ def test_running_out_of_memory_has_its_own_exit_code(tmp_path, monkeypatch, caps
         train(config)
     known = status.read(RunFolder(identity.run_folder(config)).status)
     assert (known.state, known.exit_code) == ("failed", 4)
-    assert "lower recipe.batch_size" in known.reason
+    assert "trainer.micro_batch_size=auto" in known.reason
+
+
+def test_torch_without_memory_on_the_cpu_is_out_of_memory_too():
+    with pytest.raises(RuntimeError) as error:
+        torch.empty(2**60, dtype=torch.uint8)
+    assert describe(error.value).code == 4
+    assert describe(RuntimeError("anything else")).code == 1
 
 
 def test_an_error_with_a_full_disk_is_still_the_first_error(tmp_path, monkeypatch):

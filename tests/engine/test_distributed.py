@@ -66,7 +66,7 @@ def test_the_launching_process_needs_no_torch():
         ("return", 3, "rank 1: ended with exit code 3"),
         ("exit", 75, "rank 1: ended with exit code 75"),
         ("hard exit", 7, "rank 1: ended with exit code 7"),
-        ("memory", 4, "rank 1: out of memory: Unable to allocate 9.31 GiB; lower recipe.batch_size"),
+        ("memory", 4, "rank 1: out of memory: Unable to allocate 9.31 GiB; trainer.micro_batch_size=auto"),
         ("data error", 2, "rank 1: datasets/x: not found"),
     ],
 )

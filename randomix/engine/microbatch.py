@@ -1,0 +1,246 @@
+"""The largest micro-batch that fits into memory, found on real passes: ``trainer.micro_batch_size=auto``."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from randomix.engine.distributed import World
+from randomix.engine.memory import Meter, meter_for
+from randomix.engine.optim import Precision
+from randomix.engine.schema import micro_batch_sizes
+from randomix.errors import OutOfMemory, is_out_of_memory
+from randomix.mixers.base import Mixer
+from randomix.rng import StepRng
+
+SHARE = 0.9  # of the free memory that may be used: batches on their way, fragments, evaluation's other sizes
+_STEPS = 32  # of a run, in which every method that is drawn occurs
+_FROM = 4  # samples of the first measurement
+
+
+@dataclass(frozen=True)
+class Point:
+    """Passes of ``size`` samples: bytes beyond those in use before, the most of any method; seconds of that pass."""
+
+    size: int
+    peak: int
+    wall_seconds: float
+    cpu_seconds: float
+
+
+@dataclass(frozen=True)
+class Line:
+    """Bytes of a pass: ``fixed + size * per_sample``."""
+
+    fixed: float
+    per_sample: float
+
+    def __call__(self, size: int) -> float:
+        """Bytes of a pass of ``size`` samples."""
+        return self.fixed + size * self.per_sample
+
+
+def fit_line(points: Sequence[Point]) -> Line:
+    """Least squares through the last three points; where there is one, it counts in full for each sample."""
+    points = points[-3:]
+    if len(points) == 1:
+        return Line(0.0, points[0].peak / points[0].size)
+    size, peak = (sum(values) / len(points) for values in zip(*[(p.size, p.peak) for p in points], strict=True))
+    slope = sum((p.size - size) * (p.peak - peak) for p in points) / sum((p.size - size) ** 2 for p in points)
+    return Line(peak - slope * size, slope) if slope > 0 else Line(max(p.peak for p in points), 0.0)
+
+
+@dataclass(frozen=True)
+class Found:
+    """The micro-batch size for a rank's ``share`` of a batch, and what it was found from."""
+
+    size: int
+    share: int
+    free: int  # bytes, of this rank
+    points: tuple[Point, ...]
+    device_type: str
+
+    @property
+    def line(self) -> Line:
+        """Bytes of a pass."""
+        return fit_line(self.points)
+
+    def describe(self) -> str:
+        """One line for the terminal."""
+        used = next(p.peak for p in self.points if p.size == self.size)
+        memory = f"{mib(used)} of {mib(self.free)} MiB free, {self.line.per_sample / 2**20:.2f} each"
+        head = f"trainer.micro_batch_size=auto: {self.size} of {self.share} samples at a time ({memory})"
+        if self.size == self.share:
+            return f"{head}: the whole batch"
+        return (f"{head}: {self.share // self.size} micro-batches a step; BatchNorm takes its statistics of "
+                f"{self.size}, so that results differ from those of the whole batch")  # fmt: skip
+
+
+def mib(count: float) -> str:
+    """Bytes as MiB in words."""
+    return f"{count / 2**20:,.0f}"
+
+
+# --- Passes ----------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Work:
+    """What a rank computes in a step."""
+
+    model: nn.Module
+    mixer: Mixer
+    criterion: Callable[[Tensor, Tensor], Tensor]
+    precision: Precision
+    share: int  # samples of a rank in a step
+    sample_shape: tuple[int, ...]
+    num_classes: int
+    seed: int = 0
+
+
+class Probe:
+    """Forward and backward passes of ``work`` on samples of noise, measured; leaves everything as it was.
+
+    As in a step of several micro-batches, there are gradients already. The network runs uncompiled and without other
+    ranks, which needs more rather than less.
+    """
+
+    def __init__(self, work: Work, meter: Meter) -> None:
+        self.work, self.meter, self.points = work, meter, []
+
+    def __enter__(self) -> Probe:
+        work, device = self.work, self.work.precision.device
+        with ExitStack() as exits:
+            exits.enter_context(_untouched(work.model, device))
+            work.model.train()
+            self.meter.reset()
+            self.free, self._before = self.meter.free(), self.meter.peak()
+            layout = torch.channels_last if len(work.sample_shape) == 3 else torch.contiguous_format
+            shape, dtype = (work.share, *work.sample_shape), work.precision.dtype
+            self._inputs = torch.randn(shape, device=device).to(dtype, memory_format=layout)
+            self._labels = torch.arange(work.share, device=device) % work.num_classes
+            self._steps = self._steps_of_methods()
+            self._exits = exits.pop_all()
+        return self
+
+    def __exit__(self, *error: Any) -> None:
+        del self._inputs, self._labels
+        self._exits.__exit__(*error)
+        self.meter.reset()
+
+    def _steps_of_methods(self) -> list[int]:
+        """A step at which each method that is drawn occurs; a composite says how many it has."""
+        wanted, found = len(getattr(self.work.mixer, "candidates", [None])), {}
+        for step in range(_STEPS):
+            found.setdefault(self._pass(min(2, self.work.share), step), step)
+            if len(found) >= wanted:
+                break
+        return list(found.values())
+
+    def _pass(self, size: int, step: int) -> str:
+        """One forward and backward pass; the name of the method."""
+        work = self.work
+        with work.precision.autocast():
+            forward = work.mixer.forward_mixed(
+                work.model, self._inputs[:size], self._labels[:size], StepRng(work.seed, step)
+            )
+        forward.loss(work.criterion).backward()
+        return forward.name
+
+    def measure(self, size: int, *, every_method: bool = False) -> Point | None:
+        """A pass of ``size`` samples, the point kept among ``points``; None if the memory does not suffice.
+
+        Of the method that took most at the last size where every one was measured, as at the first.
+        """
+        found: list[tuple[Point, int]] = []
+        for step in self._steps if every_method or not self.points else self._steps[:1]:
+            try:
+                found.append((self._measured_pass(size, step), step))
+            except (RuntimeError, MemoryError) as error:
+                if not is_out_of_memory(error):
+                    raise
+            else:
+                continue
+            return None  # here, where no traceback holds the tensors
+        point, most = max(found, key=lambda one: one[0].peak)
+        self._steps.sort(key=lambda step: step != most)
+        self.points = sorted([*(p for p in self.points if p.size != size), point], key=lambda p: p.size)
+        return point
+
+    def _measured_pass(self, size: int, step: int) -> Point:
+        if self.work.precision.device.type == "cuda":
+            self._pass(size, step)  # tries convolution kernels, for which it takes what there is
+        self.meter.reset()
+        wall, cpu = time.perf_counter(), time.process_time()
+        self._pass(size, step)
+        peak = self.meter.peak() - self._before
+        return Point(size, peak, time.perf_counter() - wall, time.process_time() - cpu)
+
+
+@contextmanager
+def _untouched(model: nn.Module, device: torch.device) -> Any:
+    """Modes, buffers, gradients and torch's generators are the same afterwards."""
+    modes = [(part, part.training) for part in model.modules()]
+    buffers = [(buffer, buffer.clone()) for buffer in model.buffers()]
+    gradients = [(parameter, parameter.grad) for parameter in model.parameters()]
+    for parameter, _ in gradients:
+        parameter.grad = None
+    try:
+        with torch.random.fork_rng([device] if device.type == "cuda" else []):
+            yield
+    finally:
+        for part, training in modes:
+            part.training = training
+        for buffer, before in buffers:
+            buffer.copy_(before)
+        for parameter, before in gradients:
+            parameter.grad = before
+
+
+# --- The search ------------------------------------------------------------------------------------------------------
+
+
+def find_micro_batch(work: Work, world: World, meter: Meter | None = None) -> Found:
+    """The largest equal part of a rank's share that fits on all ranks; collective. Raises OutOfMemory if none does.
+
+    Measured at sizes that double while the next would fit too, then at the largest one that the line through the
+    last three allows, and at smaller ones until one fits really.
+    """
+    with Probe(work, meter or meter_for(world)) as probe:
+        free = _least(probe.free, world)
+        budget, sizes = SHARE * free, micro_batch_sizes(work.share)
+        explore(probe, budget)
+        allowed = fit_line(probe.points) if probe.points else Line(float("inf"), 0.0)
+        start = _least(max((size for size in sizes if allowed(size) <= budget), default=sizes[0]), world)
+        for size in reversed([s for s in sizes if s <= start]):
+            point = probe.measure(size, every_method=True)
+            if _least(int(point is not None and point.peak <= budget), world):
+                return Found(size, work.share, free, tuple(probe.points), work.precision.device.type)
+    raise OutOfMemory(f"trainer.micro_batch_size=auto: not even {sizes[0]} samples fit into {SHARE:.0%} of the "
+                      f"{mib(free)} MiB that are free; model.checkpoint_stages=[0,1] needs less")  # fmt: skip
+
+
+def explore(probe: Probe, budget: float) -> None:
+    """Measure at 4, 8, 16, ... samples, up to the share and while the line says that they fit."""
+    size = min(_FROM, probe.work.share)
+    while probe.measure(size) is not None and size < probe.work.share:
+        size = min(2 * size, probe.work.share)
+        if fit_line(probe.points)(size) > budget:
+            break
+
+
+def _least(value: int, world: World) -> int:
+    """The least of all ranks' values."""
+    if world.world_size == 1:
+        return value
+    import torch.distributed as dist
+
+    shared = torch.tensor(value)
+    dist.all_reduce(shared, op=dist.ReduceOp.MIN)
+    return int(shared)
