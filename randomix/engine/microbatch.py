@@ -26,7 +26,7 @@ _FROM = 4  # samples of the first measurement
 
 @dataclass(frozen=True)
 class Point:
-    """Passes of ``size`` samples: bytes beyond those in use before, the most of any method; seconds of that pass."""
+    """A pass of ``size`` samples: bytes beyond those in use before; seconds of the pass that was timed."""
 
     size: int
     peak: int
@@ -46,11 +46,11 @@ class Line:
         return self.fixed + size * self.per_sample
 
 
-def fit_line(points: Sequence[Point]) -> Line:
-    """Least squares through the last three points; where there is one, it counts in full for each sample."""
+def fit_line(points: Sequence[Point], rest: float = 0.0) -> Line:
+    """Least squares through the last three points; through ``rest`` bytes without a sample where there is but one."""
     points = points[-3:]
     if len(points) == 1:
-        return Line(0.0, points[0].peak / points[0].size)
+        return Line(rest, (points[0].peak - rest) / points[0].size)
     size, peak = (sum(values) / len(points) for values in zip(*[(p.size, p.peak) for p in points], strict=True))
     slope = sum((p.size - size) * (p.peak - peak) for p in points) / sum((p.size - size) ** 2 for p in points)
     return Line(peak - slope * size, slope) if slope > 0 else Line(max(p.peak for p in points), 0.0)
@@ -64,12 +64,8 @@ class Found:
     share: int
     free: int  # bytes, of this rank
     points: tuple[Point, ...]
+    line: Line
     device_type: str
-
-    @property
-    def line(self) -> Line:
-        """Bytes of a pass."""
-        return fit_line(self.points)
 
     def describe(self) -> str:
         """One line for the terminal."""
@@ -111,8 +107,8 @@ class Probe:
     ranks, which needs more rather than less.
     """
 
-    def __init__(self, work: Work, meter: Meter) -> None:
-        self.work, self.meter, self.points = work, meter, []
+    def __init__(self, work: Work, meter: Meter, *, timed: bool = False) -> None:
+        self.work, self.meter, self.timed, self.points = work, meter, timed, []
 
     def __enter__(self) -> Probe:
         work, device = self.work, self.work.precision.device
@@ -126,6 +122,8 @@ class Probe:
             self._inputs = torch.randn(shape, device=device).to(dtype, memory_format=layout)
             self._labels = torch.arange(work.share, device=device) % work.num_classes
             self._steps = self._steps_of_methods()
+            self.meter.reset()
+            self._rest = self.meter.peak() - self._before  # gradients, inputs, and what passes leave
             self._exits = exits.pop_all()
         return self
 
@@ -173,6 +171,11 @@ class Probe:
         self.points = sorted([*(p for p in self.points if p.size != size), point], key=lambda p: p.size)
         return point
 
+    @property
+    def line(self) -> Line:
+        """Bytes of a pass, by the points so far."""
+        return fit_line(self.points, self._rest)
+
     def _measured_pass(self, size: int, step: int) -> Point:
         if self.work.precision.device.type == "cuda":
             self._pass(size, step)  # tries convolution kernels, for which it takes what there is
@@ -180,6 +183,10 @@ class Probe:
         wall, cpu = time.perf_counter(), time.process_time()
         self._pass(size, step)
         peak = self.meter.peak() - self._before
+        if self.timed:  # another one: the first had to fetch its memory
+            wall, cpu = time.perf_counter(), time.process_time()
+            self._pass(size, step)
+            self.meter.peak()  # waits for a GPU
         return Point(size, peak, time.perf_counter() - wall, time.process_time() - cpu)
 
 
@@ -206,22 +213,22 @@ def _untouched(model: nn.Module, device: torch.device) -> Any:
 # --- The search ------------------------------------------------------------------------------------------------------
 
 
-def find_micro_batch(work: Work, world: World, meter: Meter | None = None) -> Found:
+def find_micro_batch(work: Work, world: World, meter: Meter | None = None, *, timed: bool = False) -> Found:
     """The largest equal part of a rank's share that fits on all ranks; collective. Raises OutOfMemory if none does.
 
     Measured at sizes that double while the next would fit too, then at the largest one that the line through the
-    last three allows, and at smaller ones until one fits really.
+    last three allows, and at smaller ones until one fits really. timed: the points' seconds are those of later passes.
     """
-    with Probe(work, meter or meter_for(world)) as probe:
+    with Probe(work, meter or meter_for(world), timed=timed) as probe:
         free = _least(probe.free, world)
         budget, sizes = SHARE * free, micro_batch_sizes(work.share)
         explore(probe, budget)
-        allowed = fit_line(probe.points) if probe.points else Line(float("inf"), 0.0)
-        start = _least(max((size for size in sizes if allowed(size) <= budget), default=sizes[0]), world)
+        fitting = [size for size in sizes if probe.points and probe.line(size) <= budget]
+        start = _least(max(fitting, default=sizes[0]), world)
         for size in reversed([s for s in sizes if s <= start]):
             point = probe.measure(size, every_method=True)
             if _least(int(point is not None and point.peak <= budget), world):
-                return Found(size, work.share, free, tuple(probe.points), work.precision.device.type)
+                return Found(size, work.share, free, tuple(probe.points), probe.line, work.precision.device.type)
     raise OutOfMemory(f"trainer.micro_batch_size=auto: not even {sizes[0]} samples fit into {SHARE:.0%} of the "
                       f"{mib(free)} MiB that are free; model.checkpoint_stages=[0,1] needs less")  # fmt: skip
 
@@ -231,7 +238,7 @@ def explore(probe: Probe, budget: float) -> None:
     size = min(_FROM, probe.work.share)
     while probe.measure(size) is not None and size < probe.work.share:
         size = min(2 * size, probe.work.share)
-        if fit_line(probe.points)(size) > budget:
+        if probe.line(size) > budget:
             break
 
 
