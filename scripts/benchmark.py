@@ -29,6 +29,7 @@ import torch
 from bench import feeds, loops, networks, operations, operations_report, report
 from bench.measure import interleaved
 from randomix import mixers
+from randomix.engine.allocator import keep_freed_memory
 from randomix.engine.optim import resolve_precision
 
 
@@ -61,11 +62,12 @@ def mixers_suite(options: argparse.Namespace) -> operations_report.Table:
     sizes = operations.SIZES if options.size is None else (options.size,)
     batches = operations.BATCHES if options.batch is None else (options.batch,)
     device = torch.device(options.device)
+    kept = options.device == "cpu" and keep_freed_memory()
     measured = [
         operations.measure(point, options.rounds, device, networks=point.batch == batches[0], progress=_note)
         for point in operations.points(sizes, batches)
     ]
-    return operations_report.Table(measured, options.rounds, options.device)
+    return operations_report.Table(measured, options.rounds, options.device, kept)
 
 
 def networks_suite(setting: loops.Setting, rounds: int) -> networks.Table:

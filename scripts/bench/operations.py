@@ -101,20 +101,30 @@ def measure(
     found = cases(point, device)
     if networks and point.size == NETWORK_SIZE:
         found |= network_cases(point, device)
-    seconds, order, shuffle = {}, list(found), random.Random(0)
-    for number, name in enumerate(order):
-        progress(f"{point.shape} x {point.batch}, {point.layout}: warming up {number + 1} of {len(order)}    ")
+    seconds = {}
+    for number, name in enumerate(found):
+        progress(f"{point.shape} x {point.batch}, {point.layout}: warming up {number + 1} of {len(found)}    ")
         seconds[name] = _seconds(found[name])
     repeats = {name: _multiple(SAMPLE_SECONDS / s, found[name].cycle) for name, s in seconds.items()}
     last = {n: max(LEAST_ROUNDS, int(CASE_SECONDS / (s * repeats[n]))) for n, s in seconds.items()}
     samples: dict[tuple[str, str], list[Sample]] = {name: [] for name in found}
     for number in range(rounds):
-        shuffle.shuffle(order)
-        for name in order:
+        for name in _shuffled(found, number):
             if number < last[name]:
                 samples[name].append(_sample(found[name], repeats[name]))
         progress(f"{point.shape} x {point.batch}, {point.layout}: round {number + 1} of {rounds}    ")
     return Measured(point, samples, repeats)
+
+
+def _shuffled(found: Cases, seed: int) -> list[tuple[str, str]]:
+    """The methods in random order, each with its cases in random order: what is compared lies close together."""
+    shuffle = random.Random(seed)
+    of_methods: dict[str, list[tuple[str, str]]] = {}
+    for method, who in found:
+        of_methods.setdefault(method, []).append((method, who))
+    order = [shuffle.sample(cases, len(cases)) for cases in of_methods.values()]
+    shuffle.shuffle(order)
+    return [name for cases in order for name in cases]
 
 
 def _seconds(case: Case) -> float:

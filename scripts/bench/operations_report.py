@@ -23,6 +23,7 @@ class Table:
     points: list[Measured]
     rounds: int
     device: str
+    keeps_freed_memory: bool  # as CPU runs do
 
     def as_dict(self, threads: int) -> dict[str, Any]:
         """Everything measured, with the environment; versions hold those of the rivals."""
@@ -34,6 +35,7 @@ class Table:
             "suite": "mixers",
             "rounds": self.rounds,
             "clock": CLOCKS[self.device],
+            "keeps_freed_memory": self.keeps_freed_memory,
             "points": [_point(measured) for measured in self.points],
             "absent": rivals.absent(),
             "differences": rivals.DIFFERENCES,
@@ -81,13 +83,15 @@ def _head(content: dict[str, Any]) -> list[str]:
     hardware, versions = where["hardware"], where["versions"]
     machine = hardware["gpu"] if where["device"] == "cuda" else hardware["cpu"]
     known = [f"{package} {versions[package]}" for package, _ in rivals.PACKAGES.values() if package in versions]
+    allocator = "; freed memory is kept for the next tensors, as in CPU runs" if content["keeps_freed_memory"] else ""
     clock = "processor time" if content["clock"] == "cpu" else "wall time, synchronised"
     return [
         "# Benchmark: mixers",
         "",
         f"One batch in float32 and its integer labels in, the mixed batch and what its loss needs out, all draws "
         f"included; {where['device']}, {where['threads']} thread(s), {content['rounds']} interleaved rounds (at least "
-        f"{LEAST_ROUNDS} of what is slow); {machine}, torch {versions['torch']}, {', '.join(known)}.",
+        f"{LEAST_ROUNDS} of what is slow); {machine}, torch {versions['torch']}, {', '.join(known)}"
+        f"{allocator}.",
         f"Ratios are theirs / ours by {clock}, round by round: above 1 ours is the faster, **bold** where it is not. "
         "Brackets: quartiles. Cut and pasted areas have their average size throughout (lam nearly 1/2, ResizeMix's "
         "scale 1/2), Cutout's square half a side.",

@@ -28,9 +28,10 @@ def bench(monkeypatch):
 
 
 @pytest.fixture
-def benchmark(bench):
+def benchmark(bench, monkeypatch):
     from scripts import benchmark
 
+    monkeypatch.setattr(benchmark, "keep_freed_memory", lambda: True)  # not for the rest of the test process
     return benchmark
 
 
@@ -64,6 +65,7 @@ def test_every_size_gives_its_table(benchmark, bench, monkeypatch, tmp_path, cap
             assert 0 < row[clock]["ratio"][0] <= row[clock]["ratio"][1] <= row[clock]["ratio"][2]
         assert methods["randomix"]["ours"]["operations_a_sample"] % 4 == 0
     assert content["provenance"]["versions"]["torchvision"]
+    assert content["keeps_freed_memory"]
     text = (tmp_path / "mixers-cpu.md").read_text()
     assert "## 3x8x8, batch 4, NCHW" in text
     assert text in capsys.readouterr().out
@@ -88,7 +90,7 @@ def _table(bench, monkeypatch, times: dict[str, list[float]], repeats: dict[str,
 def test_ratios_are_theirs_over_ours_round_by_round(bench, monkeypatch) -> None:
     times = {"ours": [0.1, 0.2, 0.4, 9.0], "torchvision": [0.3, 0.2, 0.2], "timm": [0.01, 0.02, 0.04, 0.9]}
     measured = _table(bench, monkeypatch, times, {"ours": 10, "torchvision": 5, "timm": 2})
-    table = bench.report.Table([measured], 4, "cpu")
+    table = bench.report.Table([measured], 4, "cpu", False)
     content = table.as_dict(threads=1)
     cases = content["points"][0]["methods"]["cutmix"]
     assert cases["ours"]["cpu"]["milliseconds"][1] == pytest.approx(30)  # median of 10, 20, 40, 900
@@ -116,7 +118,7 @@ def test_the_summary_takes_the_smallest_ratio_of_batches_and_layouts(bench, monk
         _table(bench, monkeypatch, fast, once, batch=256, layout="channels_last"),
         _table(bench, monkeypatch, slow, once, size=64),
     ]
-    table = bench.report.Table(points, 1, "cpu")
+    table = bench.report.Table(points, 1, "cpu", True)
     lines = table.markdown(table.as_dict(threads=1)).splitlines()
     worst = "**0.90 [0.90, 0.90]** torchvision, 256 channels_last"
     assert f"| cutmix | {worst} | 2.00 [2.00, 2.00] timm, copy, 128 NCHW |" in lines
@@ -124,7 +126,7 @@ def test_the_summary_takes_the_smallest_ratio_of_batches_and_layouts(bench, monk
 
 def test_what_is_not_installed_is_said(bench, monkeypatch) -> None:
     measured = _table(bench, monkeypatch, {"ours": [1.0]}, {"ours": 1})
-    table = bench.report.Table([measured], 1, "cpu")
+    table = bench.report.Table([measured], 1, "cpu", True)
     text = table.markdown(table.as_dict(threads=1))
     assert "- Not installed, so left out: kornia (`pip install -e '.[bench]'`)." in text
     assert "left out: timm" not in text
