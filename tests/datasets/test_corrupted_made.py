@@ -17,7 +17,7 @@ from randomix.robustness import corruptions
 from tests.datasets.corrupted_files import NAMES, corrupted_trees
 from tests.datasets.pictures import make_folders
 from tests.datasets.prepare_driver import toy_entry
-from tests.datasets.test_prepare import md5, tar
+from tests.datasets.toy_archives import md5, tar
 
 CPU = torch.device("cpu")
 

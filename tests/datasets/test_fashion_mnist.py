@@ -1,4 +1,4 @@
-"""Fashion-MNIST: the IDX reader, the places it is looked for in, and checksums; test_prepare.py gets it."""
+"""Fashion-MNIST: the IDX reader, the places it is looked for in, and checksums; test_prepare_sets.py gets it."""
 
 import gzip
 import struct

@@ -1,79 +1,30 @@
-"""Preparing data sets: one download for many processes, kills survived, damage found, the official layouts made."""
+"""Preparing data sets: one download for many processes, kills survived, damage found."""
 
-import gzip
-import hashlib
-import io
 import json
-import os
 import shutil
 import signal
 import subprocess
 import sys
-import tarfile
 import time
-import zipfile
 from pathlib import Path
 
-import numpy as np
 import pytest
 
-from datasets.preparing import download, prepare
+from datasets.preparing import prepare
 from datasets.preparing.sets import ENTRIES
 from datasets.preparing.stamps import STAMP, check_tree, make_stamp, read_stamp
 from randomix.errors import DataError, StorageError
 from scripts import prepare_data
 from tests.datasets.file_server import Served, serving
 from tests.datasets.prepare_driver import toy_entry
+from tests.datasets.toy_archives import CIFAR, cifar, contents, md5, tar
 
 DRIVER = Path(__file__).with_name("prepare_driver.py")
-CIFAR = {f"cifar-10-batches-py/{name}": np.random.default_rng(seed).bytes(60_000)
-         for seed, name in enumerate(("data_batch_1", "data_batch_2", "data_batch_3", "data_batch_4", "data_batch_5",
-                                      "test_batch", "batches.meta", "readme.html"))}  # fmt: skip
-
-
-def tar(files, compress=True):
-    """A .tar(.gz) of {path: bytes}, folders first, as GNU tar writes it."""
-    buffer = io.BytesIO()
-    with tarfile.open(fileobj=buffer, mode="w", format=tarfile.GNU_FORMAT) as archive:
-        for folder in sorted({str(parent) for name in files for parent in Path(name).parents} - {"."}):
-            member = tarfile.TarInfo(folder)
-            member.type, member.mode = tarfile.DIRTYPE, 0o755
-            archive.addfile(member)
-        for name, data in files.items():
-            member = tarfile.TarInfo(name)
-            member.size = len(data)
-            archive.addfile(member, io.BytesIO(data))
-    return gzip.compress(buffer.getvalue(), 1) if compress else buffer.getvalue()
-
-
-def zipped(files):
-    buffer = io.BytesIO()
-    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
-        for name, data in files.items():
-            archive.writestr(name, data)
-    return buffer.getvalue()
-
-
-def md5(data):
-    return hashlib.md5(data).hexdigest()
-
-
-def cifar(data):
-    return toy_entry(ENTRIES["cifar10"], {"cifar-10-python.tar.gz": md5(data)})
-
-
-def contents(folder):
-    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*")
-            if path.is_file() and path.name != STAMP}  # fmt: skip
 
 
 @pytest.fixture(autouse=True)
-def surroundings(monkeypatch, tmp_path):
-    monkeypatch.setenv("no_proxy", "*")
+def surroundings(monkeypatch, no_proxy):
     monkeypatch.delenv("RANDOMIX_DATA", raising=False)
-    for handler in download._opener.handlers:
-        if hasattr(handler, "proxies"):
-            monkeypatch.setattr(handler, "proxies", {})
 
 
 def start(root, address, digests, *arguments, delay=0.0, name="cifar10"):
@@ -256,69 +207,6 @@ def test_full_disk_and_folder_that_cannot_be_written(tmp_path, monkeypatch):
         prepare.run(entry, tmp_path / "file" / "data")
 
 
-def test_tiny_imagenet(tmp_path):
-    files = {"wnids.txt": b"n1\nn2\n", "words.txt": b"", "val/val_annotations.txt": b"", "test/images/t.JPEG": b"t",
-             "val/images/val_0.JPEG": b"v", "train/n1/images/a.JPEG": b"a", "train/n2/images/b.JPEG": b"b"}  # fmt: skip
-    data = zipped({f"tiny-imagenet-200/{name}": value for name, value in files.items()})
-    digests = {"tiny-imagenet-200.zip": md5(data)}
-    (tmp_path / "tiny-imagenet-200.zip").write_bytes(data)
-    for changes, message in (
-        ({"subfolders": {"train": 200}}, "expected 200 folders in train, found 2"),
-        ({"counts": {"val/images": 10_000}}, "expected 10000 files in val/images, found 1"),
-    ):
-        with pytest.raises(DataError, match=message):
-            prepare.run(toy_entry(ENTRIES["tiny_imagenet"], digests, **changes), tmp_path, say=lambda line: None)
-    entry = toy_entry(ENTRIES["tiny_imagenet"], digests, subfolders={"train": 2}, counts={"val/images": 1})
-    prepare.run(entry, tmp_path, say=lambda line: None)
-    assert contents(tmp_path / "tiny-imagenet-200") == files
-    stamp = read_stamp(tmp_path / "tiny-imagenet-200")
-    assert stamp.archives == {"tiny-imagenet-200.zip": f"md5:{md5(data)}"} == entry.digests
-    assert stamp.folders["train"] == [2, 2]
-
-
-@pytest.mark.parametrize(("name", "folder"), [("speech_commands", "v0.02"), ("speech_commands_v0.01", "v0.01")])
-def test_speech_commands(tmp_path, name, folder):
-    """The archive has no folder of its own, and writes ./ before every path."""
-    files = {"validation_list.txt": b"bed/a.wav\n", "testing_list.txt": b"", "bed/a.wav": b"RIFF",
-             "_background_noise_/n.wav": b"RIFF"}  # fmt: skip
-    data = tar({f"./{key}": value for key, value in files.items()})
-    archive = f"speech_commands_{folder}.tar.gz"
-    (tmp_path / archive).write_bytes(data)
-    entry = toy_entry(ENTRIES[name], {archive: md5(data)}, subfolders={".": 2})
-    prepare.run(entry, tmp_path, say=lambda line: None)
-    assert contents(tmp_path / "SpeechCommands" / f"speech_commands_{folder}") == files
-    with pytest.raises(
-        DataError,
-        match=f"run: python scripts/prepare_data.py speech_commands{' --version v0.01' * ('0.01' in name)} --root",
-    ):
-        prepare.run(entry, tmp_path / "other", verify_only=True)
-
-
-def test_fashion_mnist(tmp_path):
-    entry, files, said = ENTRIES["fashion_mnist"], {}, []
-    raw = {archive.name: f"IDX {archive.name}".encode() * 50 for archive in entry.archives}
-    zips = {name: gzip.compress(data, mtime=1) for name, data in raw.items()}
-    archives = tuple(prepare.Archive(a.name, md5(zips[a.name]), content=md5(raw[a.name])) for a in entry.archives)
-    entry = prepare.Entry("fashion_mnist", "files", entry.folder, archives, 1000, max_bytes=10**6)
-    files = {f"/{name}": data for name, data in zips.items()}
-    folder = tmp_path / "FashionMNIST" / "raw"
-    folder.mkdir(parents=True)
-    (folder / "train-images-idx3-ubyte").write_bytes(raw["train-images-idx3-ubyte.gz"])  # as torchvision leaves it
-    (folder / "train-labels-idx1-ubyte.gz").write_bytes(gzip.compress(raw["train-labels-idx1-ubyte.gz"], mtime=2))
-    (folder / "t10k-images-idx3-ubyte.gz").write_bytes(b"<html>")
-    with serving(files) as (address, server):
-        report = prepare.run(entry, tmp_path, url=address, say=said.append)
-        assert report.files == 4 and sorted(path for path, _, _ in server.log) == [
-            "/t10k-images-idx3-ubyte.gz", "/t10k-labels-idx1-ubyte.gz"]  # fmt: skip
-        assert any('starts with "<html>"); moved to t10k-images-idx3-ubyte.gz.old-1' in line for line in said)
-        assert prepare.run(entry, tmp_path, url=address) == report and len(server.log) == 2
-        (folder / "train-images-idx3-ubyte").write_bytes(b"other")
-        with pytest.raises(DataError, match="train-images-idx3-ubyte: expected md5"):
-            prepare.run(entry, tmp_path, verify_only=True)
-        assert prepare.run(entry, tmp_path, url=address, say=said.append).files == 4
-    assert (folder / "train-images-idx3-ubyte.old-1").read_bytes() == b"other"
-
-
 def test_stamps_say_what_differs(tmp_path):
     for name in ("a/1", "a/2", "b/c/3", "top"):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
@@ -372,19 +260,3 @@ def test_the_command_line_loads_no_torch():
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=root, capture_output=True, text=True, check=True)
     assert done.stdout.endswith("[]\n")
-
-
-def test_checksums_are_those_of_torchvision_and_torchaudio():
-    """Compared with the installed packages' sources, which are not imported."""
-    import importlib.util
-
-    sources = ""
-    for package, files in (("torchvision", ("cifar", "mnist", "imagenet")), ("torchaudio", ("speechcommands",))):
-        spec = importlib.util.find_spec(package)
-        if spec is None:
-            pytest.skip(f"{package} is not installed")
-        folder = Path(os.fspath(spec.submodule_search_locations[0])) / "datasets"
-        sources += "".join((folder / f"{name}.py").read_text() for name in files)
-    for name, entry in ENTRIES.items():
-        for archive in entry.archives if name != "tiny_imagenet" and not name.endswith("_c") else ():
-            assert archive.name in sources and archive.digest in sources

@@ -15,7 +15,7 @@ from datasets.preparing.stamps import read_stamp
 from randomix.errors import DataError
 from scripts import prepare_data
 from tests.datasets.prepare_driver import toy_entry
-from tests.datasets.test_prepare import contents, md5, tar
+from tests.datasets.toy_archives import contents, md5, tar
 
 LEAVES = {1: ("n02119789", 3), 2: ("n02100735", 2), 3: ("n02110185", 4)}  # number: WordNet ID, training images
 TRUTH = (3, 1, 3, 2, 1)
