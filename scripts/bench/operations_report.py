@@ -153,7 +153,7 @@ def _point_table(point: dict[str, Any], clock: str) -> list[str]:
         "",
         f"## {point['shape']}, batch {point['batch']}, {point['layout']}",
         "",
-        f"{point['classes']} classes. Copying the batch: {copy['cpu']['milliseconds'][1]:.3f} ms of processor time.",
+        f"{point['classes']} classes. Copying the batch: {copy[clock]['milliseconds'][1]:.3f} ms.",
         "",
         "| method | ours, CPU ms | ours, wall ms | " + " | ".join(columns) + " |",
         "|---" * (len(columns) + 3) + "|",
@@ -170,4 +170,4 @@ def _point_table(point: dict[str, Any], clock: str) -> list[str]:
 def _cell(ratio: list[float]) -> str:
     low, middle, high = ratio
     text = f"{middle:.2f} [{low:.2f}, {high:.2f}]"
-    return f"**{text}**" if middle < 1 else text
+    return f"**{text}**" if round(middle, 2) < 1 else text
