@@ -1,4 +1,4 @@
-"""The training loop: gather, mix, forward, backward, fused step; metrics on the device; state is the step counter."""
+"""The training loop around the step: epochs, metrics, evaluation, and the state from which it goes on."""
 
 from __future__ import annotations
 
@@ -10,20 +10,18 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from randomix.engine import distributed
 from randomix.engine.checkpoint import FORMAT
 from randomix.engine.evaluate import evaluate
-from randomix.engine.meters import TrainMeter
-from randomix.engine.optim import Precision, WeightAverage, build_optimizer, learning_rate
+from randomix.engine.optim import Precision, learning_rate
 from randomix.engine.protocols import Batch, Data
 from randomix.engine.schema import TrainConfig
-from randomix.engine.stopper import NonFiniteGuard, Stopper, finite_probe
-from randomix.errors import ConfigError, NonFiniteError
-from randomix.losses import LOSSES
+from randomix.engine.step import TrainStep
+from randomix.engine.stopper import Stopper
+from randomix.errors import ConfigError
 from randomix.mixers.base import Mixer
-from randomix.rng import StepRng
 
 
 @dataclass
@@ -54,7 +52,7 @@ class Trainer:
         world: distributed.World,
         precision: Precision,
     ) -> None:
-        recipe, settings = config.recipe, config.trainer
+        recipe = config.recipe
         self.config, self.recipe, self.mixer, self.world, self.precision = config, recipe, mixer, world, precision
         layout = torch.channels_last if len(data.sample_shape) == 3 else None
         self.model = model.to(world.device, **({"memory_format": layout} if layout else {}))
@@ -70,100 +68,18 @@ class Trainer:
         self.data = data.describe()
         self.steps_per_epoch = self.loader.steps_per_epoch
         self.total_steps = recipe.epochs * self.steps_per_epoch
-        self.optimizer = build_optimizer(self.model, recipe)
-        self.scaler = precision.scaler()
-        self.average = WeightAverage(self.model, recipe.ema_decay) if recipe.ema_decay else None
-        self.criterion = LOSSES[recipe.loss]
-        self.meter = TrainMeter(world.device)
-        self.guard = NonFiniteGuard(self.optimizer, world.device)
-        self.rng = StepRng(config.seed, rank=world.rank)
+        self.stepper = TrainStep(config, self.model, mixer, world, precision, self.steps_per_epoch)
+        self.optimizer, self.scaler, self.average = self.stepper.optimizer, self.stepper.scaler, self.stepper.average
+        self.network, self.meter, self.guard = self.stepper.network, self.stepper.meter, self.stepper.guard
+        self.criterion = self.stepper.criterion
         self.progress = Progress()
-        # The inner module is compiled, then wrapped; ``self.model`` stays bare for evaluation and checkpoints.
-        self.network = distributed.ddp(_compiled(self.model) if settings.compile else self.model, world)
-        self._parameters = list(self.model.parameters())
         self._counted = 0  # of what the loader replaced
-        self._sync_statistics = world.world_size > 1 and mixer.reads_statistics
-
-    # -- one step ------------------------------------------------------------------------------------------------
 
     def step(self, step: int, batch: Batch, stopper: Stopper) -> bool:
-        """Forward, backward and update for one rank's batch, without waiting for a GPU; True: stop after this step.
-
-        Raises NonFiniteError on all ranks, before the update, if the loss or a gradient of any rank is not finite. On
-        CUDA the device itself leaves the weights as they are, and the error comes a few steps later.
-        """
-        self._set_learning_rate(step)
-        self._seed_torch(step)
-        if self._sync_statistics:
-            distributed.sync_buffers(self.model)  # the method sees rank 0's on every rank, as after a resume
-        parts = self.recipe.accumulate
-        chunks = zip(batch.inputs.chunk(parts), batch.labels.chunk(parts), strict=True)
-        total = torch.zeros((), device=self.world.device)
-        for part, (inputs, labels) in enumerate(chunks):
-            with self._synchronised(part == parts - 1):
-                total += self._forward_backward(step, part, inputs, labels)
-        decision = stopper.check(step, self._probe(total))
-        if decision.nonfinite:
-            raise NonFiniteError(self._diagnosis(decision.nonfinite_step, batch))
-        self.scaler.step(self.optimizer)
-        self.scaler.update()
-        self.optimizer.zero_grad(set_to_none=True)
-        if self.average is not None:
-            self.average.update(self.model)
-        return decision.stop
-
-    def _seed_torch(self, step: int) -> None:
-        """Dropout, and whatever else draws from torch, becomes a function of the step too.
-
-        The generators are seeded one by one: torch.manual_seed visits every backend and takes 100 times as long.
-        """
-        seed = self.rng.at(step).torch_seed()
-        torch.default_generator.manual_seed(seed)
-        if self.world.device.type == "cuda":
-            torch.cuda.default_generators[self.world.device.index].manual_seed(seed)
-
-    def _require_finite(self) -> None:
-        """Raise NonFiniteError if the device has met a bad step since it was last asked; waits for it."""
-        if (bad := self.guard.poll(wait=True)) is not None:
-            raise NonFiniteError(self._diagnosis(bad))
-
-    def _set_learning_rate(self, step: int) -> None:
-        for group in self.optimizer.param_groups:
-            group["lr"] = learning_rate(step, self.recipe, self.steps_per_epoch)
-
-    def _forward_backward(self, step: int, part: int, inputs: Tensor, labels: Tensor) -> Tensor:
-        rng = self.rng.at(step) if part == 0 else self.rng.at(step).child(f"part{part}")
-        with self.precision.autocast():
-            forward = self.mixer.forward_mixed(self.network, inputs, labels, rng)
-        loss = forward.loss(self.criterion)
-        self.scaler.scale(loss / self.recipe.accumulate).backward()
-        self.meter.update(loss.detach(), forward.logits.detach(), forward.targets)
-        self.progress.candidates[forward.name] += 1
-        return loss.detach()
-
-    def _probe(self, loss: Tensor) -> Tensor:
-        """Finite only if the loss and the gradients are; gradients under a scaler overflow now and then by design."""
-        if self.scaler.is_enabled():
-            return loss
-        return finite_probe(loss, (p.grad for p in self._parameters))
-
-    def _synchronised(self, last: bool) -> contextlib.AbstractContextManager[Any]:
-        """DDP reduces gradients in the last micro-batch only; the context spans forward and backward."""
-        if last or not hasattr(self.network, "no_sync"):
-            return contextlib.nullcontext()
-        return self.network.no_sync()
-
-    def _diagnosis(self, step: int | None, batch: Batch | None = None) -> str:
-        at = self.progress.step if step is None else step
-        lr = learning_rate(at, self.recipe, self.steps_per_epoch)
-        samples = (
-            f", samples {batch.indices[:8].tolist()} ..." if batch is not None and at == self.progress.step else ""
-        )
-        return (
-            f"the loss or a gradient is not finite at step {at} (epoch {at // self.steps_per_epoch + 1}), lr {lr:g}, "
-            f"mixer {self.mixer.name}{samples}: it was not applied, and nothing is saved after it; "
-            "lower recipe.lr, add recipe.warmup_epochs, or use trainer.precision=fp32"
-        )
+        """Train on one rank's batch; True: stop after this step. Raises NonFiniteError: see TrainStep.run."""
+        stop = self.stepper.run(step, batch, stopper)
+        self.progress.candidates.update(self.stepper.methods)
+        return stop
 
     # -- the run -------------------------------------------------------------------------------------------------
 
@@ -194,7 +110,7 @@ class Trainer:
     def _end_epoch(self, clock: _Clock, on_epoch: Callable[[dict[str, float], bool], None]) -> None:
         train = self.meter.read(reduce=distributed.all_reduce_sum)  # waits for the device: the epoch is over here
         clock.stop()
-        self._require_finite()
+        self.stepper.require_finite(self.progress.step)
         progress, epoch = self.progress, self.progress.step // self.steps_per_epoch
         images = self.steps_per_epoch * self.recipe.batch_size
         metrics: dict[str, float] = {
@@ -255,7 +171,7 @@ class Trainer:
 
         Raises NonFiniteError if a step since the last call was not finite: nothing is saved after such a step.
         """
-        self._require_finite()
+        self.stepper.require_finite(self.progress.step)
         progress = self.progress
         return {
             "format": FORMAT,
@@ -299,16 +215,6 @@ class Trainer:
             seconds=seconds,
             cpu_seconds=cpu_seconds,
         )
-
-
-def _compiled(model: nn.Module) -> nn.Module:
-    """``model`` as one graph for each place where a method mixes inside of it, and one more.
-
-    Not split at DDP's buckets, as dynamo would do it: that costs more than late reductions.
-    """
-    torch._dynamo.config.optimize_ddp = False
-    torch._dynamo.config.cache_size_limit = 64  # its 8 graphs are too few for two such methods in a deep network
-    return torch.compile(model, dynamic=False)  # a step's sizes never change; those of another place are another graph
 
 
 def _other(key: str, there: Any, here: Any) -> str:
