@@ -22,6 +22,7 @@ from torch.nn import functional as F
 from torch.utils.flop_counter import FlopCounterMode
 
 import models
+from bench import sample_memory
 from bench.measure import quartiles, timed
 from randomix.engine.optim import resolve_precision
 from randomix.records import provenance
@@ -135,8 +136,10 @@ def _in_own_process(index: int, rounds: int, device: str, precision: str, thread
     path = [str(Path(__file__).resolve().parents[i]) for i in (1, 2)]
     code = (
         f"import sys; sys.path[:0] = {path!r}; import json, torch; torch.set_num_threads({threads});"
-        f"torch.backends.cudnn.benchmark = True; from bench import networks as n;"
-        f"print(json.dumps(n.run(n.CASES[{index}], {rounds}, torch.device({device!r}), {precision!r})))"
+        f"torch.backends.cudnn.benchmark = True; from bench import networks as n, sample_memory as m;"
+        f"case, rounds, device = n.CASES[{index}], {rounds}, torch.device({device!r});"
+        f"row = n.run(case, rounds, device, {precision!r}) | {{'per_sample': m.per_sample(case, rounds, device)}};"
+        f"print(json.dumps(row))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     if done.returncode:
@@ -181,7 +184,10 @@ class Table:
             "GFLOP per CPU s | peak MiB (before) |",
             "|---|---|---|---|---|---|---|---|---|---|",
         ]
-        return "\n".join([*lines, *map(_line, self.rows.items())]) + "\n"
+        memory = sample_memory.table(
+            {name: row["per_sample"] for name, row in self.rows.items() if "per_sample" in row}
+        )
+        return "\n".join([*lines, *map(_line, self.rows.items()), *memory]) + "\n"
 
 
 def _line(named: tuple[str, dict[str, Any]]) -> str:
