@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from randomix.engine.schema import RecipeConfig
+from randomix.errors import ConfigError
 
 
 def learning_rate(step: int, recipe: RecipeConfig, steps_per_epoch: int) -> float:
@@ -50,7 +51,7 @@ def build_optimizer(model: nn.Module, recipe: RecipeConfig) -> torch.optim.SGD:
 
 @dataclass(frozen=True)
 class Precision:
-    """name: fp32 | bf16 | fp16; ``dtype`` is what autocast and the loader use."""
+    """name: fp32 | tf32 | bf16 | fp16; ``dtype`` is what autocast and the loader use."""
 
     name: str
     dtype: torch.dtype
@@ -58,7 +59,7 @@ class Precision:
 
     def autocast(self) -> torch.autocast:
         """The context of forward passes; parameters stay float32."""
-        return torch.autocast(self.device.type, self.dtype, enabled=self.name != "fp32")
+        return torch.autocast(self.device.type, self.dtype, enabled=self.dtype != torch.float32)
 
     def scaler(self) -> torch.amp.GradScaler:
         """A gradient scaler that is active for fp16 only."""
@@ -68,15 +69,28 @@ class Precision:
 def resolve_precision(name: str, device: torch.device) -> Precision:
     """``auto``: bf16 where the hardware computes it, else fp16 on GPUs (capability below 8.0: V100, T4), else fp32.
 
-    ``torch.cuda.is_bf16_supported()`` is not asked: it counts emulation.
+    ``torch.cuda.is_bf16_supported()`` is not asked: it counts emulation. Raises ConfigError for ``tf32`` where there is
+    none.
     """
     if name == "auto":
         if device.type == "cuda":
             name = "bf16" if torch.cuda.get_device_capability(device) >= (8, 0) else "fp16"
         else:
             name = "bf16" if _cpu_has_bf16() else "fp32"
-    dtype = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[name]
+    if name == "tf32":
+        _require_tf32(device)
+    dtype = {"fp32": torch.float32, "tf32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[name]
     return Precision(name, dtype, device)
+
+
+def _require_tf32(device: torch.device) -> None:
+    found = device.type
+    if found == "cuda":
+        major, minor = torch.cuda.get_device_capability(device)
+        if major >= 8:
+            return
+        found = f"capability {major}.{minor}"
+    raise ConfigError([f"trainer.precision=tf32: needs a GPU of capability 8.0 or above, found {found}; use fp32"])
 
 
 def _cpu_has_bf16() -> bool:

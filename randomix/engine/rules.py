@@ -134,7 +134,7 @@ RULES: dict[str, dict[str, Rule]] = {
     },
     "trainer": {
         "device": choice("auto", "cpu", "cuda"),
-        "precision": choice("auto", "fp32", "bf16", "fp16"),
+        "precision": choice("auto", "fp32", "tf32", "bf16", "fp16"),
         "micro_batch_size": Rule(
             int | str | None, "of at least 2, or auto", lambda v: v == "auto" or (type(v) is int and v >= 2)
         ),

@@ -34,7 +34,7 @@ class TrainerConfig:
     """How a run executes; only precision, micro_batch_size and deterministic are meant to change its result."""
 
     device: str = "auto"  # auto | cpu | cuda
-    precision: str = "auto"  # auto | fp32 | bf16 | fp16
+    precision: str = "auto"  # auto | fp32 | tf32 | bf16 | fp16
     micro_batch_size: int | str | None = None  # samples a rank computes at a time | auto: all that fit; None: all
     compile: bool = False
     nproc: int = 1  # worker processes started on this machine

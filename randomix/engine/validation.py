@@ -249,6 +249,8 @@ class _Check:
             self._say(f"evaluators={show(chosen)}: each may occur once")
         if self._get("trainer.precision") == "fp16" and self._get("trainer.device") == "cpu":
             self._say("trainer.precision=fp16: not with trainer.device=cpu; use bf16 or fp32")
+        if self._get("trainer.precision") == "tf32" and self._get("trainer.device") == "cpu":
+            self._say("trainer.precision=tf32: not with trainer.device=cpu; use fp32")
 
     def _recipe(self) -> None:
         batch, epochs = self._get("recipe.batch_size"), self._get("recipe.epochs")

@@ -21,4 +21,5 @@ def set_up_torch(precision: Precision, threads: int | None = None, deterministic
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     torch.use_deterministic_algorithms(deterministic)
     torch.backends.cudnn.benchmark = precision.device.type == "cuda" and not deterministic
-    torch.backends.cudnn.allow_tf32 = precision.name != "fp32"  # fp32 means float32: TF32 keeps 10 bits of 23
+    # float32 means 23 bits of mantissa unless TF32's 10 were asked for; torch's own default is TF32 in convolutions.
+    torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = precision.name == "tf32"
