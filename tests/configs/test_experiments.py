@@ -144,6 +144,17 @@ def test_no_experiment_that_is_swept_over_methods_sets_some(paper: list[Run]) ->
         assert content["output_root"] == "outputs/tables/paper"
 
 
+def test_every_experiment_sweeps_its_runs_and_seeds() -> None:
+    import yaml
+
+    for path in (ROOT / "configs" / "experiment").glob("table*.yaml"):
+        hydra = yaml.safe_load(path.read_text())["hydra"]
+        assert path.stem in experiments(ROOT)
+        assert (hydra["mode"], set(hydra), set(hydra["sweeper"])) == ("MULTIRUN", {"mode", "sweeper"}, {"params"})
+        seeds = str(hydra["sweeper"]["params"]["seed"]).split(",")
+        assert seeds == [str(i) for i in range(len(seeds))], path.stem
+
+
 def test_a_wrong_setting_is_found(tmp_path: Path) -> None:
     from randomix.errors import ConfigError
 
