@@ -13,7 +13,6 @@ from randomix.engine.protocols import Data, DataFactory, ModelFactory
 from randomix.engine.schema import TrainConfig, micro_batch_sizes
 from randomix.engine.trainer import Trainer
 from randomix.errors import ConfigError, DataError
-from randomix.losses import LOSSES
 from randomix.mixers.base import Mixer
 from randomix.robustness.evaluators import check_evaluators
 from randomix.runs.setup import set_up_torch
@@ -47,7 +46,7 @@ def set_micro_batch(trainer: Trainer, size: int) -> None:
 def work_of(trainer: Trainer, data: Data, ranks: int) -> Work:
     """What a rank computes in a step where ``ranks`` share the batch."""
     recipe, config = trainer.recipe, trainer.config
-    return Work(trainer.model, trainer.mixer, LOSSES[recipe.loss], trainer.precision, recipe.batch_size // ranks,
+    return Work(trainer.model, trainer.mixer, trainer.criterion, trainer.precision, recipe.batch_size // ranks,
                 data.sample_shape, data.num_classes, config.seed)  # fmt: skip
 
 
