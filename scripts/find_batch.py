@@ -49,10 +49,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def composed(overrides: Sequence[str]) -> dict[str, Any]:
     """The resolved configuration of one run."""
-    from grid.plan import Composer
+    from hydra.core.global_hydra import GlobalHydra
+
+    from grid.plan import Experiments
     from randomix.engine.validation import normalise
 
-    return normalise(Composer(CHECKOUT).compose(overrides))
+    try:
+        return normalise(Experiments(CHECKOUT).compose(overrides))
+    finally:
+        GlobalHydra.instance().clear()
 
 
 def measure(settings: dict[str, Any]) -> Found:
