@@ -15,6 +15,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from randomix.devices import to_device
+
 Spatial = Sequence[int]
 Box = Sequence[int] | Tensor
 """One box for the batch (a sequence of 2 d integers or a (2 d,) tensor), or a tensor (N, 2 d): one for each sample."""
@@ -37,6 +39,19 @@ def take_rows(inputs: Tensor, index: Tensor) -> Tensor:
     view = memory_order(inputs)
     rows = view.index_select(0, index)
     return rows if view is inputs else rows.movedim(-1, 1)
+
+
+_BITS = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
+
+
+def writable(tensor: Tensor) -> np.ndarray | None:
+    """The memory of a floating tensor on a CPU as integers, zero for zero; None elsewhere and under autograd.
+
+    For writing sample by sample: a slice of an array takes a tenth of the time of a tensor's.
+    """
+    if tensor.device.type != "cpu" or tensor.requires_grad:
+        return None
+    return tensor.view(_BITS[tensor.element_size()]).numpy()
 
 
 def restride(tensor: Tensor, like: Tensor) -> Tensor:
@@ -100,6 +115,12 @@ def box_slices(box: Sequence[int]) -> tuple[slice, ...]:
     return tuple(slice(int(lo), int(hi)) for lo, hi in zip(box[:dims], box[dims:], strict=True))
 
 
+def within(inputs: Tensor, box: Sequence[int]) -> Tensor:
+    """View the box of Python integers of inputs (N, C, *S), in the axes of memory_order."""
+    view, slices = memory_order(inputs), box_slices(box)
+    return view[(..., *slices)] if view is inputs else view[(slice(None), *slices)]
+
+
 def box_share(box: Box, spatial: Spatial) -> float | Tensor:
     """Share of the pixels that lie in the box: a float for Python integers, else (N,) float32 on the boxes' device."""
     dims, pixels = len(spatial), math.prod(spatial)
@@ -113,48 +134,33 @@ def along(values: Tensor, axis: int, dims: int) -> Tensor:
     return values.view(len(values), *(-1 if i == axis else 1 for i in range(dims)))
 
 
-def inside_boxes(boxes: Tensor, spatial: Spatial) -> Tensor:
-    """True inside each box: (N, *spatial) bool for boxes (N, 2 d)."""
-    dims = len(spatial)
-    inside = None
+def inside_boxes(boxes: Tensor, spatial: Spatial, device: torch.device) -> Tensor:
+    """True inside each box: (N, *spatial) bool on ``device`` for boxes (N, 2 d) there or on the host."""
+    dims, hits = len(spatial), []
     for axis, size in enumerate(spatial):
         position = torch.arange(size, device=boxes.device)
-        hit = (position >= boxes[:, axis, None]) & (position < boxes[:, dims + axis, None])
-        hit = along(hit, axis, dims)
-        inside = hit if inside is None else inside & hit
-    return inside
+        hits.append((position >= boxes[:, axis, None]) & (position < boxes[:, dims + axis, None]))
+    hits = to_device(torch.cat(hits, dim=1), device).split(tuple(spatial), dim=1)  # one copy; what it implies, there
+    return functools.reduce(torch.bitwise_and, (along(hit, axis, dims) for axis, hit in enumerate(hits)))
 
 
 # --- Nearest-neighbour resizing --------------------------------------------------------------------------------------
 
 
-def patch_index(spatial: Spatial, sizes: Sequence[int], scale: float) -> np.ndarray:
-    """For each of the P pixels of a resized patch its source, and its offset from the patch's start: (2, P) int64.
-
-    Both count pixels of the flattened spatial axes. The source along an axis is min(floor(i * float32(1 / scale)),
-    S - 1), as ``F.interpolate(scale_factor=scale)`` has it: it follows the given factor, not the ratio of the two
-    sizes, which differs in 95 % of ResizeMix's draws. On the host: some 20 small operations fewer for the device.
-    """
-    step = np.float32(1.0 / scale)
-    source = offset = np.zeros((), dtype=np.int64)
-    for size, side in zip(spatial, sizes, strict=True):
-        position = np.arange(side)
-        nearest = np.minimum((position.astype(np.float32) * step).astype(np.int64), size - 1)
-        source, offset = source[..., None] * size + nearest, offset[..., None] * size + position
-    return np.stack([source.ravel(), offset.ravel()])
-
-
 def nearest_source(position: Tensor, scale: Tensor, size: int) -> Tensor:
-    """Source of positions (N, M) in samples of ``size`` pixels resized by scale (N,), by the rule of patch_index."""
+    """Source (N, M) of positions (N or 1, M) in samples of ``size`` pixels resized by scale (N,).
+
+    min(floor(i * float32(1 / scale)), S - 1), as ``F.interpolate(scale_factor=scale)`` has it: it follows the given
+    factor, not the ratio of the two sizes, which differs in 95 % of ResizeMix's draws.
+    """
     return (position.float() * scale.reciprocal().float()[:, None]).floor().long().clamp(0, size - 1)
 
 
-def flat_starts(boxes: Tensor, spatial: Spatial) -> Tensor:
-    """Position (N,) of the first pixel of boxes (N, 2 d) in the flattened spatial axes."""
-    start = boxes[:, 0]
-    for axis in range(1, len(spatial)):
-        start = start * spatial[axis] + boxes[:, axis]
-    return start
+def patch_sources(spatial: Spatial, sizes: Spatial, scale: float, device: torch.device) -> list[Tensor]:
+    """For each axis the source (1, side) of each pixel of patches of these sizes, by the rule of nearest_source."""
+    factor = torch.full((1,), scale, dtype=torch.float64, device=device)
+    positions = (torch.arange(side, device=device)[None] for side in sizes)
+    return [nearest_source(at, factor, size) for at, size in zip(positions, spatial, strict=True)]
 
 
 def flat_index(indices: Sequence[Tensor], spatial: Spatial) -> Tensor:

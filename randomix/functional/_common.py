@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from randomix import masks
+from randomix.devices import to_device
 from randomix.types import MixedBatch
 
 
@@ -50,13 +51,15 @@ def blend(partner: Tensor, inputs: Tensor, weight: float | Tensor) -> Tensor:
 
 
 def blend_masked(partner: Tensor, inputs: Tensor, mask: Tensor) -> Tensor:
-    """mask * inputs + (1 - mask) * partner for a mask (*S) or (N, *S)."""
+    """mask * inputs + (1 - mask) * partner, a tensor of one's own, for a mask (*S) or (N, *S)."""
     mask = mask if mask.ndim == inputs.ndim - 1 else mask[None]
-    if masks.memory_order(inputs) is inputs:
-        return blend(partner, inputs, mask[:, None])
-    # with the channels innermost, a mask that broadcasts over them costs a CPU 6 to 18 times as much as a written one
-    weight = mask[..., None].expand(*mask.shape, inputs.shape[1]).contiguous().movedim(-1, 1)
-    return blend(partner, inputs, weight)
+    weight, on_cpu = mask[:, None], inputs.device.type == "cpu"
+    if mask.dtype == torch.bool and not on_cpu:
+        return torch.where(weight, inputs, partner)
+    if on_cpu and masks.memory_order(inputs) is not inputs:
+        # a mask that broadcasts over channels that are innermost costs a CPU 6 to 18 times as much as a written one
+        weight = mask[..., None].expand(*mask.shape, inputs.shape[1]).contiguous().movedim(-1, 1)
+    return blend_onto(partner, inputs, weight)
 
 
 def pair_batch(mixed: Tensor, inputs: Tensor, targets: Tensor, perm: Tensor, lam: float | Tensor) -> MixedBatch:
@@ -70,10 +73,9 @@ def mix_targets(targets: Tensor, perm: Tensor, lam: float | Tensor) -> tuple[Ten
     targets, count = targets.float(), len(targets)
     partner = targets.index_select(0, perm)
     if not isinstance(lam, Tensor):
-        shares = torch.full((count,), lam, dtype=torch.float32, device=targets.device)
-        return torch.lerp(partner, targets, lam), shares
+        return partner.lerp_(targets, lam), to_device(torch.full((count,), lam, dtype=torch.float32), targets.device)
     shares = lam.to(torch.float32).reshape(-1).expand(count).contiguous()
-    return torch.lerp(partner, targets, shares[:, None]), shares
+    return partner.lerp_(targets, shares[:, None]), shares
 
 
 def blend_onto(partner: Tensor, inputs: Tensor, weight: float | Tensor) -> Tensor:

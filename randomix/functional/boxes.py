@@ -9,7 +9,6 @@ import torch
 from torch import Tensor
 
 from randomix import masks
-from randomix.devices import to_device
 from randomix.functional._common import blend_masked, check, check_share, pair_batch
 from randomix.masks import Box, Spatial
 from randomix.types import MixedBatch
@@ -32,23 +31,25 @@ def cutmix_box(
     return masks.join(low + high)
 
 
-def cutmix(inputs: Tensor, targets: Tensor, perm: Tensor, box: Box) -> MixedBatch:
+def cutmix(inputs: Tensor, targets: Tensor, perm: Tensor, box: Box, inplace: bool = False) -> MixedBatch:
     """Paste the box of x[perm] into inputs (N, C, *S) and mix targets (N, K) by the area of the box, in pixels.
 
     box: 2 d Python integers for the whole batch (slices, the fast form), or a tensor (2 d,) or (N, 2 d).
+    inplace: one box for the batch may be written into the inputs themselves.
     Source: Yun et al., CutMix (ICCV 2019), equation 1; lam is that of the clipped box, as in the authors' code.
     """
     check(inputs, targets, perm)
     lam = 1.0 - masks.box_share(box, inputs.shape[2:])
     if isinstance(box, Tensor):
-        keep = ~masks.inside_boxes(box.reshape(-1, box.shape[-1]), inputs.shape[2:])
+        keep = ~masks.inside_boxes(box.reshape(-1, box.shape[-1]), inputs.shape[2:], inputs.device)
         return pair_batch(blend_masked(masks.take_rows(inputs, perm), inputs, keep), inputs, targets, perm, lam)
-    pasted, slices = inputs.clone(), masks.box_slices(box)
-    view = masks.memory_order(inputs)
-    if view is inputs:
-        pasted[(..., *slices)] = inputs[(..., *slices)].clone().index_select(0, perm)  # gathers the pasted pixels alone
+    source = masks.within(inputs, box)
+    if inplace or inputs.requires_grad:
+        pasted = inputs if inplace else inputs.clone()
+        masks.within(pasted, box).copy_(source.index_select(0, perm))
     else:
-        masks.memory_order(pasted)[(slice(None), *slices)] = view[(slice(None), *slices)].index_select(0, perm)
+        pasted = inputs.clone()
+        torch.index_select(source, 0, perm, out=masks.within(pasted, box))  # two thirds of the time of two steps
     return pair_batch(pasted, inputs, targets, perm, lam)
 
 
@@ -58,22 +59,25 @@ def saliencymix(
     perm: Tensor,
     lam: float | np.ndarray | Tensor,
     peak: Sequence[int] | np.ndarray | Tensor,
+    inplace: bool = False,
 ) -> MixedBatch:
     """Paste the box of x[perm] around peak into inputs (N, C, H, W), at the same place; targets (N, K) by its area.
 
     lam in [0, 1]: the drawn share, a float or (N,). peak: row and column of the most salient pixel, two Python integers
     for the whole batch (slices, the fast form), or a tensor (2,) or (N, 2). Tensors are on the inputs' device.
+    inplace: see cutmix.
     Source: Uddin et al., SaliencyMix (ICLR 2021), section 3; size and clipping of the box are CutMix's, as in the
     authors' code.
     """
-    return cutmix(inputs, targets, perm, cutmix_box(inputs.shape[2:], lam, peak))
+    return cutmix(inputs, targets, perm, cutmix_box(inputs.shape[2:], lam, peak), inplace)
 
 
-def cutout(inputs: Tensor, centers: np.ndarray | Tensor, length: int) -> Tensor:
+def cutout(inputs: Tensor, centers: np.ndarray | Tensor, length: int, inplace: bool = False) -> Tensor:
     """Inputs (N, C, *S) with a square of side length, in pixels, set to zero around each of centers (N, d).
 
     It covers center - length // 2 .. center + length // 2 - 1 along each axis and is clipped to the sample: an odd
     length is one less. centers: int64, on the host or on the inputs' device; the square of one outside may be empty.
+    inplace: the inputs themselves are erased.
     Source: DeVries and Taylor, Cutout (arXiv 1708.04552), section 3.2 and the authors' ``cutout.py``.
     """
     dims = inputs.ndim - 2
@@ -84,19 +88,12 @@ def cutout(inputs: Tensor, centers: np.ndarray | Tensor, length: int) -> Tensor:
                          f"got {tuple(centers.shape)}")  # fmt: skip
     if length < 1:
         raise ValueError(f"length must be at least 1 pixel, got {length}")
-    if not isinstance(centers, Tensor) or centers.device != inputs.device:
-        centers = to_device(torch.as_tensor(centers), inputs.device)
-    view, half = masks.memory_order(inputs), length // 2
-    channels_last = view is not inputs
-    erased: Tensor | None = None
-    for axis, size in enumerate(inputs.shape[2:]):
-        place = torch.arange(size, device=inputs.device) - centers[:, axis, None]
-        inside = ((place >= -half) & (place < half)).to(inputs.dtype)
-        if channels_last and axis == dims - 1:  # channels and columns as one row: no inner loop over the channels
-            inside = inside.repeat_interleave(inputs.shape[1], dim=1)
-        inside = masks.along(inside, axis, dims)
-        erased = inside if erased is None else erased * inside
-    keep = erased.neg_().add_(1)  # in place: for large samples most of the time goes into fresh memory
-    if channels_last:
-        return masks.restride(keep.mul_(view.flatten(-2)).view(view.shape).movedim(-1, 1), inputs)
-    return masks.restride(inputs * keep[:, None], inputs)
+    low = torch.as_tensor(centers) - length // 2
+    boxes = torch.cat([low, low + length // 2 * 2], dim=1).clamp_(min=0)  # slices end where the sample does
+    pasted = inputs if inplace else inputs.clone()
+    array = masks.writable(pasted)
+    if array is None:
+        return pasted.masked_fill_(masks.inside_boxes(boxes, inputs.shape[2:], inputs.device)[:, None], 0)
+    for sample, box in zip(array, boxes.tolist(), strict=True):
+        sample[(..., *map(slice, box[:dims], box[dims:]))] = 0
+    return pasted

@@ -31,36 +31,64 @@ def resizemix_boxes(
     return masks.join([hi - size for hi, size in zip(high, sizes, strict=True)] + high)
 
 
-def resizemix(inputs: Tensor, targets: Tensor, perm: Tensor, scale: float | Tensor, boxes: Box) -> MixedBatch:
+def resizemix(
+    inputs: Tensor, targets: Tensor, perm: Tensor, scale: float | Tensor, boxes: Box, inplace: bool = False
+) -> MixedBatch:
     """Paste the whole of x[perm], resized by scale, into the boxes of inputs (N, C, *S); targets (N, K) by the area.
 
-    scale in (0, 1): a float, or (N,) with boxes (N, 2 d). boxes as ``resizemix_boxes`` makes them, in pixels: their
-    sides are floor(scale * S). Nearest neighbour, source index min(floor(i * float32(1 / scale)), S - 1).
+    scale in (0, 1): a float, or (N,) with boxes (N, 2 d). boxes as ``resizemix_boxes`` makes them, in pixels, on the
+    host or on the inputs' device: their sides are floor(scale * S). Nearest neighbour, source index
+    min(floor(i * float32(1 / scale)), S - 1). inplace: patches of one scale may be written into the inputs themselves.
     Source: Qin et al., ResizeMix (arXiv 2012.11101), equations 1-3 and the authors' trainer.
     """
     check(inputs, targets, perm)
     spatial = tuple(inputs.shape[2:])
     if isinstance(scale, Tensor):
+        boxes = to_device(boxes, inputs.device)
         pasted = _resample(inputs, perm, scale, boxes, spatial)
         return pair_batch(pasted, inputs, targets, perm, 1.0 - masks.box_share(boxes, spatial))
     sizes = masks.patch_sizes(spatial, scale)
     lam = 1.0 - math.prod(sizes) / math.prod(spatial)
-    return pair_batch(_paste_small(inputs, perm, scale, boxes, sizes), inputs, targets, perm, lam)
+    pasted = inputs if inplace else inputs.clone()
+    boxes = torch.as_tensor(boxes).reshape(-1, 2 * len(spatial)).expand(len(inputs), -1)
+    array = masks.writable(pasted)
+    if array is None:
+        _paste_small(pasted, inputs, perm, scale, boxes, sizes)
+    else:
+        _paste_each(array, inputs, perm, scale, boxes, sizes)
+    return pair_batch(pasted, inputs, targets, perm, lam)
 
 
-def _paste_small(inputs: Tensor, perm: Tensor, scale: float, boxes: Box, sizes: tuple[int, ...]) -> Tensor:
-    """One scale for the batch: resize every sample once, then write the patches into a copy."""
-    (count, channels), spatial = inputs.shape[:2], tuple(inputs.shape[2:])
-    source, offset = to_device(masks.patch_index(spatial, sizes, scale), inputs.device)
-    small = inputs.flatten(2).gather(2, source.expand(count, channels, -1)).index_select(0, perm)
-    pasted = inputs.clone()
-    if not isinstance(boxes, Tensor):
-        pasted[(..., *masks.box_slices(boxes))] = small.unflatten(2, sizes)
-        return pasted
-    start = masks.flat_starts(boxes.reshape(-1, 2 * len(spatial)), spatial)
-    flat = pasted.flatten(2)  # a view for contiguous and channels_last inputs, which clone() keeps
-    flat.scatter_(2, (start[:, None, None] + offset).expand(count, channels, -1), small)
-    return flat.unflatten(2, spatial)
+def _paste_each(
+    array: np.ndarray, inputs: Tensor, perm: Tensor, scale: float, boxes: Tensor, sizes: Sequence[int]
+) -> None:
+    """On a CPU: resize every sample, then write patch by patch into the memory of (N, C, *S)."""
+    spatial, view = tuple(inputs.shape[2:]), masks.memory_order(inputs)
+    (source,) = masks.flat_index(masks.patch_sources(spatial, sizes, scale, inputs.device), spatial)
+    if view is inputs:
+        small = inputs.flatten(2).gather(2, source.expand(*inputs.shape[:2], -1)).unflatten(2, sizes)
+    else:
+        small = view.flatten(1, -2).index_select(1, source).unflatten(1, sizes).movedim(-1, 1)
+    small, dims = masks.writable(small), len(spatial)
+    for sample, partner, box in zip(array, perm.tolist(), boxes.tolist(), strict=True):
+        sample[(slice(None), *map(slice, box[:dims], box[dims:]))] = small[partner]
+
+
+def _paste_small(
+    pasted: Tensor, inputs: Tensor, perm: Tensor, scale: float, boxes: Tensor, sizes: Sequence[int]
+) -> None:
+    """Elsewhere: gather all patches and write them, a kernel each; every index is sent in one copy."""
+    count, dims = len(inputs), len(sizes)
+    sources = masks.patch_sources(tuple(inputs.shape[2:]), sizes, scale, boxes.device)
+    columns = [torch.arange(count + 1, device=boxes.device)[:, None]]
+    for axis, source in enumerate(sources):  # where each patch goes; in the last row what it shows
+        place = boxes[:, axis, None] + torch.arange(sizes[axis], device=boxes.device)
+        columns.append(torch.cat([place, source]))
+    rows, *index = to_device(torch.cat(columns, dim=1), inputs.device).split([1, *sizes], dim=1)
+    places = [masks.along(i[:-1], axis, dims) for axis, i in enumerate(index)]
+    shown = [masks.along(i[-1:], axis, dims) for axis, i in enumerate(index)]
+    patches = inputs.movedim(1, -1)[(masks.along(perm[:, None], 0, dims), *shown)]
+    pasted.movedim(1, -1)[(masks.along(rows[:-1], 0, dims), *places)] = patches
 
 
 def _resample(inputs: Tensor, perm: Tensor, scale: Tensor, boxes: Tensor, spatial: tuple[int, ...]) -> Tensor:
@@ -76,4 +104,4 @@ def _resample(inputs: Tensor, perm: Tensor, scale: Tensor, boxes: Tensor, spatia
         resized = partner.flatten(2).gather(2, index[:, None].expand(-1, channels, -1)).view_as(partner)
     else:  # channels last: gather them together, so that the result is channels last as well
         resized = view.flatten(1, -2).gather(1, index[..., None].expand(-1, -1, channels)).view_as(view).movedim(-1, 1)
-    return blend_masked(resized, inputs, ~masks.inside_boxes(boxes, spatial))
+    return blend_masked(resized, inputs, ~masks.inside_boxes(boxes, spatial, inputs.device))

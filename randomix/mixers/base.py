@@ -12,7 +12,7 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Sequence
 from dataclasses import replace
-from typing import Any, ClassVar, TypeVar, final
+from typing import Any, ClassVar, Self, TypeVar, final
 
 import numpy as np
 import torch
@@ -146,6 +146,7 @@ class Mixer(ABC):
     mode: ClassVar[MixedMode]
     spatial_dims: ClassVar[tuple[int, ...]] = (1, 2, 3)
     reads_statistics: bool = False  # whether what it does depends on the network's running statistics
+    inplace: bool = False  # whether it may write into the inputs that it is given: see allow_inplace
 
     def __init__(self, *, num_classes: int | None = None) -> None:
         if num_classes is not None and (not isinstance(num_classes, int | np.integer) or num_classes < 1):
@@ -172,6 +173,11 @@ class Mixer(ABC):
     def check_network(self, model: nn.Module, sample_shape: Sequence[int]) -> None:  # noqa: B027
         """Raise ValueError if ``model``, for samples (C, *S), lacks what it needs: to be called before training."""
 
+    def allow_inplace(self) -> Self:
+        """Let it mix within the inputs that it is given, for loops that make each batch for one step only; itself."""
+        self.inplace = True
+        return self
+
     def __call__(self, *arguments: object, **options: object) -> MixedBatch:
         """Refuse: without the network there is no mixed batch (a BatchMixer makes one)."""
         raise TypeError(f"{self.name} needs the network: use forward_mixed(model, inputs, labels, rng)")
@@ -186,7 +192,7 @@ class BatchMixer(Mixer):
 
     @abstractmethod
     def mix(self, inputs: Tensor, targets: Tensor, rng: StepRng) -> MixedBatch:
-        """Mix inputs (N, C, *S) and dense targets (N, K); neither is modified."""
+        """Mix inputs (N, C, *S) and dense targets (N, K); neither is modified, but inputs may be if ``inplace``."""
 
     def __call__(self, inputs: Tensor, labels: Tensor, rng: Rng = None) -> MixedBatch:
         """Mix a batch in a loop of one's own; ``rng=None`` follows ``torch.manual_seed``.
@@ -227,7 +233,7 @@ class PairMixer(InputMixer):
         """Mix inputs (N, C, *S) and targets (N, K) with those at perm (N,); draws is all the randomness there is."""
 
     def mix(self, inputs: Tensor, targets: Tensor, rng: StepRng) -> MixedBatch:
-        """Mix inputs (N, C, *S) and dense targets (N, K) with a random partner each; neither is modified."""
+        """Mix inputs (N, C, *S) and dense targets (N, K) with a random partner each."""
         draws, count = rng.generator(self.name), len(inputs)
         perm = to_device(draws.permutation(count), inputs.device)
         if self.granularity == "batch":

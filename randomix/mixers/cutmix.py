@@ -36,4 +36,4 @@ class CutMix(PairMixer):
         """Paste one box into inputs (N, C, *S), or a box of its own into each sample."""
         lam = self.draw_lam(draws, self.alpha, len(inputs))
         box = functional.cutmix_box(inputs.shape[2:], lam, self.draw_centers(draws, inputs))
-        return functional.cutmix(inputs, targets, perm, on_device(box, inputs.device))
+        return functional.cutmix(inputs, targets, perm, on_device(box, inputs.device), self.inplace)

@@ -35,4 +35,4 @@ class Cutout(InputMixer):
         draws, count, spatial = rng.generator(self.name), len(inputs), inputs.shape[2:]
         centers = draws.integers(0, spatial, (count, len(spatial)))
         centers[draws.random(count) >= self.prob] = -self.length  # a square there is outside of the sample
-        return unmixed(functional.cutout(inputs, centers, self.length), targets)
+        return unmixed(functional.cutout(inputs, centers, self.length, self.inplace), targets)

@@ -66,7 +66,7 @@ class PatchUp(HiddenMixer):
         """Paste one box into inputs (N, C, *S): what the authors do at the input."""
         spatial = inputs.shape[2:]
         box = functional.cutmix_box(spatial, draws.beta(INPUT_ALPHA, INPUT_ALPHA), draws.integers(0, spatial))
-        return functional.cutmix(inputs, targets, perm, box)
+        return functional.cutmix(inputs, targets, perm, box, self.inplace)
 
     def mix_hidden(
         self, shapes: Sequence[tuple[int, ...]], index: int, targets: Tensor, perm: Tensor, draws: np.random.Generator

@@ -74,6 +74,13 @@ class RandoMix(BatchMixer):
         """Whether what a candidate does depends on the network's running statistics."""
         return any(c.reads_statistics for c, w in zip(self.candidates, self.weights, strict=True) if w > 0)
 
+    def allow_inplace(self) -> RandoMix:
+        """As any mixer; a choice for each sample needs the inputs as they were for every candidate."""
+        if self.granularity == "batch":
+            for candidate in self.candidates:
+                candidate.allow_inplace()
+        return super().allow_inplace()
+
     def check_shape(self, sample_shape: Sequence[int]) -> None:
         """Raise ValueError if a candidate cannot mix samples (C, *S)."""
         for candidate in self.candidates:

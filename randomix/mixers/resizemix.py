@@ -45,5 +45,4 @@ class ResizeMix(PairMixer):
         if self.granularity == "sample":
             scale = scale.astype(np.float32)
         boxes = functional.resizemix_boxes(spatial, scale, draws.integers(0, spatial, (count, len(spatial))))
-        device = inputs.device
-        return functional.resizemix(inputs, targets, perm, on_device(scale, device), on_device(boxes, device))
+        return functional.resizemix(inputs, targets, perm, on_device(scale, inputs.device), boxes, self.inplace)

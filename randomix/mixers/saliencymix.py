@@ -73,7 +73,7 @@ class SaliencyMix(PairMixer):
             return functional.saliencymix(inputs, targets, perm, lam, self._peaks(take_rows(inputs, perm)))
         (peak,) = self._peaks(take_rows(inputs, perm[:1]))
         at_hand = peak.device.type == "cpu"  # elsewhere looking at it would wait for the device
-        return functional.saliencymix(inputs, targets, perm, lam, peak.tolist() if at_hand else peak)
+        return functional.saliencymix(inputs, targets, perm, lam, peak.tolist() if at_hand else peak, self.inplace)
 
     def _peaks(self, inputs: Tensor) -> Tensor:
         """Row and column (N, 2) of the most salient pixel of inputs (N, C, H, W)."""
