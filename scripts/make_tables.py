@@ -68,8 +68,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for table in tables:
         print(render.to_terminal(table))
     for table in reproduced:
-        possible = sum(c.exists for c in table.cells)
-        print(f"{table.title}: {table.filled} of {possible} cells filled, see {_paper_base(table, out)}.md")
+        possible, at = sum(c.exists for c in table.cells), "" if table.scale == grids.PAPER else f" scale={table.scale}"
+        rest = f"; the others: python scripts/reproduce.py table={table.paper.number}{at}"
+        print(f"{table.title}: {table.filled} of {possible} cells filled, see {_paper_base(table, out)}.md"
+              f"{rest if table.filled < possible else ''}")  # fmt: skip
     if not records:
         print("no runs yet: the page says how to make some")
     print(f"page: {page}")

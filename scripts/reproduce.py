@@ -25,6 +25,7 @@ CHECKOUT = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(CHECKOUT), str(CHECKOUT / "scripts")]
 
 from grid import document, launch, slurm  # noqa: E402
+from grid.more import check_more  # noqa: E402
 from grid.plan import Run, plan  # noqa: E402
 from grid.scales import PAPER, SCALES, Scale, load  # noqa: E402
 from grid.state import DONE, NO_CHECKPOINT, STATES, state_of  # noqa: E402
@@ -36,6 +37,7 @@ TABLES = tuple(range(1, 7))
 KEYS = ("table", "scale", "run", "jobs", "launcher", "write_grid")
 LAUNCHERS = ("local", "slurm")
 GRIDS = (PAPER, "demo")  # that are committed
+SEVERAL = {"table": ", such as table=4,5"}
 PIPE = 141  # what shells report for a closed pipe
 
 
@@ -78,12 +80,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def read(texts: Sequence[str]) -> Options:
     """The options of a command line; ValueError, one line, names the argument and what it may be."""
+    given: dict[str, str] = {}
     values: dict[str, str] = {}
     more = []
     for text in ["write_grid=true" if text in ("write-grid", "write_grid") else text for text in texts]:
         key, equals, value = text.partition("=")
         if not equals:
             raise ValueError(f"{text}: arguments are KEY=VALUE, for example table=5 or run=true")
+        if key in given:
+            raise ValueError(f"{key}: given twice, {given[key]} and {text}: give it once{SEVERAL.get(key, '')}")
+        given[key] = text
         if key.startswith("trainer."):
             more.append(text)
         elif key in KEYS:
@@ -101,7 +107,7 @@ def read(texts: Sequence[str]) -> Options:
 def _tables(text: str) -> frozenset[int]:
     if text == "all":
         return frozenset(TABLES)
-    parts = text.strip("[]").split(",")
+    parts = (text[1:-1] if text.startswith("[") and text.endswith("]") else text).split(",")
     if not all(part.strip() in map(str, TABLES) for part in parts):
         raise ValueError(f"table={text}: expected all, or numbers from 1 to {TABLES[-1]} such as 4,5")
     return frozenset(int(part) for part in parts)
@@ -130,6 +136,7 @@ def _write_grids() -> int:
 def _reproduce(options: Options) -> int:
     scale = load(options.scale, CHECKOUT / "configs")
     runs = [run.for_tables(options.tables) for run in plan(CHECKOUT, scale)[0] if run.tables & options.tables]
+    check_more(options.more, [run.config for run in runs])
     tasks = _list(runs, scale, options)
     speech = [task for task in tasks if task.run.config["dataset"].get("root") == scale.needs]
     if scale.needs and speech and not Path(scale.needs).is_dir():

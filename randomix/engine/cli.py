@@ -271,7 +271,7 @@ def _run(hydra_job: _HydraJob, root: Path, config_name: str) -> int:
     except ConfigError as error:  # of a search
         return report(error.problems)
     except (HydraException, OmegaConfBaseException) as error:
-        from randomix.engine.precheck import one_line
+        from randomix.engine.composer import one_line
 
         return report([one_line(error)])
     except BrokenPipeError:

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from randomix.engine.rules import Rule, at_least, choice
 from randomix.engine.validation import names_text, show
+from randomix.records.measures import ERRORS
 from randomix.records.pareto import pareto_front
 from randomix.records.record import dumps
 
@@ -25,16 +26,6 @@ if TYPE_CHECKING:
 Weights = tuple[int, ...]  # one a candidate; 0 leaves the candidate out
 Values = tuple[float, ...]  # one an objective
 SWEEPER = "hydra_plugins.randomix.WeightsSweeper"  # Hydra takes plugins of the package hydra_plugins only
-RESULT = "pareto_front.json"
-OBJECTIVES = {  # what may be searched for, and the evaluator that measures it
-    "top1_error": "clean",
-    "fgsm_error": "fgsm",
-    "pgd_error": "pgd",
-    "noise_error": "noise",
-    "corruption_error": "corruptions",
-    "corruption_error_19": "corruptions",
-    "occlusion_error": "occlusion",
-}
 _SAMPLERS = {"tpe": "TPESampler", "nsgaii": "NSGAIISampler", "random": "RandomSampler"}
 _PATIENCE = 200  # proposals in a row that bring nothing new before the space counts as searched
 _RULES = {
@@ -85,9 +76,9 @@ def problems(settings: Mapping[str, Any], config: Mapping[str, Any]) -> list[str
     if found:
         return found
     for objective in settings["objectives"]:
-        evaluator = OBJECTIVES.get(objective)
+        evaluator = ERRORS.get(objective)
         if evaluator is None:
-            found.append(f"hydra.sweeper.objectives: {objective} {names_text('objective', OBJECTIVES, objective)}")
+            found.append(f"hydra.sweeper.objectives: {objective} {names_text('objective', ERRORS, objective)}")
         elif evaluator not in evaluators:
             found.append(f"evaluators={show(evaluators)}: {objective} is measured by {evaluator}; add it")
     return found + [text for weights in settings["start"] for text in _start_problems(weights, settings, candidates)]

@@ -27,6 +27,7 @@ from randomix import files
 from randomix.engine import search
 from randomix.engine.search import Trial, Values, Weights
 from randomix.errors import INTERRUPTED, ConfigError, RunError
+from randomix.records import pareto
 
 
 class WeightsSweeper(Sweeper):
@@ -53,7 +54,7 @@ class WeightsSweeper(Sweeper):
         self.fixed = [o.input_line or "" for o in last.values()]
         self.seeds = _seeds(swept) if swept is not None else [self.config.seed]
         self.candidates = OmegaConf.to_container(self.config.mixer.candidates, resolve=True)
-        file, trials = Path(self.config.output_root) / search.RESULT, []
+        file, trials = Path(self.config.output_root) / pareto.FILE, []
         check_same_search(file, search.to_json(self.search, self.candidates, self.seeds, []))
         for trials in search.explore(self.search, len(self.candidates), self._launch):
             text = search.to_json(self.search, self.candidates, self.seeds, trials)

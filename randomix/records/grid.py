@@ -15,14 +15,12 @@ from typing import Any
 
 from randomix.records.aggregate import Group, Statistic, group_runs
 from randomix.records.identity import config_hash, evaluation
+from randomix.records.measures import CLEAN, evaluator_of
 from randomix.records.paper import MEAN, TABLES
 from randomix.records.record import RunRecord
 
 PAPER = "paper"
 SCALES = (PAPER, "demo", "smoke")
-# The evaluator whose settings a metric depends on.
-_EVALUATOR = {"fgsm_error": "fgsm", "corruption_error": "corruptions", "occlusion_error": "occlusion",
-              "validation_top1": "validation"}  # fmt: skip
 _HASH = re.compile(r"[0-9a-f]{8}")
 
 
@@ -48,8 +46,8 @@ class GridRun:
 
     def measures(self, record: RunRecord, metric: str) -> bool:
         """Whether a record's value of ``metric`` was measured with the settings of the grid."""
-        name = _EVALUATOR.get(metric)
-        return name is None or _settings(record.config, name) == _settings({"evaluator": self.evaluation}, name)
+        name = evaluator_of(metric)
+        return name == CLEAN or _settings(record.config, name) == _settings({"evaluator": self.evaluation}, name)
 
 
 @dataclass(frozen=True)

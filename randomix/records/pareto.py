@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+FILE = "pareto_front.json"  # of a search, beside its runs
+
 
 def pareto_front(points: Sequence[Sequence[float]]) -> list[int]:
     """Indices of the points (n, objectives) that no other point beats; smaller is better in every objective.

@@ -12,12 +12,12 @@ from pathlib import Path
 
 from randomix.errors import StorageError
 from randomix.files import write_atomic
+from randomix.records import pareto
 from randomix.records.identity import config_hash
 from randomix.records.record import RunRecord, read, to_json
 
 RECORD = "record.json"
 EVALUATIONS = "evaluations"  # folder in a run's for records of later evaluations
-_NO_RECORDS = ("pareto_front.json",)  # of a search for weights, beside its runs
 _RUN_FILES = ("config.yaml", "status.json")  # a folder with one of these is a run's
 
 
@@ -82,7 +82,7 @@ def _candidates(roots: Iterable[str | Path], skip: set[Path], warnings: list[str
                     warnings.append(f"{here}: no {RECORD} yet{_state(here)}")
             in_run = any(run == here or run in here.parents for run in runs)  # loggers keep JSON files in there too
             mine = here.name == EVALUATIONS if in_run else True
-            names = [n for n in sorted(names) if n not in _NO_RECORDS]
+            names = [n for n in sorted(names) if n != pareto.FILE]
             yield from (here / n for n in names if n == RECORD or (mine and fnmatch(n, "[!.]*.json")))
 
 

@@ -19,11 +19,8 @@ from randomix.engine.schema import TrainConfig, validate
 from randomix.engine.validation import normalise
 from randomix.errors import ConfigError
 from randomix.records.identity import config_hash, mixer_label
+from randomix.records.measures import evaluator_of
 from randomix.records.paper import cell_ids
-
-# The evaluators of the columns that take more than the clean test images.
-EVALUATORS = {"fgsm_error": "fgsm", "corruption_error": "corruptions", "occlusion_error": "occlusion",
-              "validation_top1": "validation"}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -54,11 +51,11 @@ class Run:
 
     def for_tables(self, tables: Set[int]) -> Run:
         """With what these tables need: their evaluators and the cells that these fill. The hash is the same."""
-        needed = {EVALUATORS.get(_metric(cell), "clean") for cell in self.cells if _table(cell) in tables}
+        needed = {evaluator_of(_metric(cell)) for cell in self.cells if _table(cell) in tables}
         names = [name for name in self.config["evaluators"] if name in needed]
         if names == self.config["evaluators"]:
             return self
-        cells = tuple(cell for cell in self.cells if EVALUATORS.get(_metric(cell), "clean") in needed)
+        cells = tuple(cell for cell in self.cells if evaluator_of(_metric(cell)) in needed)
         kept = [text for text in self.overrides if _key(text) != "evaluators"]
         overrides = (*kept, f"evaluators=[{','.join(names)}]")
         run = replace(self, config={**self.config, "evaluators": names}, overrides=overrides, cells=cells)
@@ -73,22 +70,22 @@ class Run:
         return {**self.config, "seed": seed}
 
 
-class Composer:
-    """Composes configurations quickly: what runs share is composed once."""
+class Experiments:
+    """The experiments of configs/, their runs and configurations."""
 
     def __init__(self, checkout: Path) -> None:
         from hydra import version
         from hydra._internal.hydra import Hydra
         from hydra._internal.utils import create_config_search_path
 
-        from randomix.engine.precheck import _Reader  # the fast composer of the command line
+        from randomix.engine.composer import Composer
 
         version.setbase("1.3")
         hydra = Hydra.create_main_hydra2("reproduce", create_config_search_path(str(checkout / "configs")))
-        self.reader = _Reader(hydra, "train", TrainConfig)
-        self.known = self.reader._known()
+        self.composer = Composer(hydra, "train")
+        self.known = self.composer.known()
 
-    def __enter__(self) -> Composer:
+    def __enter__(self) -> Experiments:
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -101,8 +98,8 @@ class Composer:
         from randomix.engine.overrides import values
 
         first = f"experiment={experiment}"
-        _, hydra = self.reader._compose((first,))
-        lists = [values(self.reader.parse(f"{k}={v}")) for k, v in hydra.sweeper.params.items() if k != "seed"]
+        _, hydra = self.composer.compose((first,))
+        lists = [values(self.composer.parse(f"{k}={v}")) for k, v in hydra.sweeper.params.items() if k != "seed"]
         return [(first, *job) for job in itertools.product(*lists)]
 
     def compose(self, overrides: Iterable[str]) -> dict[str, Any]:
@@ -110,12 +107,12 @@ class Composer:
 
         A sweep over methods is composed once: the section ``mixer`` is the file's, unless the experiment adds to it.
         """
-        overrides = [self.reader.parse(text) for text in overrides]
+        composer, overrides = self.composer, [self.composer.parse(text) for text in overrides]
         parsed = [o for o in overrides if o.key_or_group != "mixer"]
-        config = deepcopy(self.reader._compose(self.reader._base(parsed))[0])
+        config = deepcopy(composer.compose(composer.base(parsed))[0])
         for mixer in (o.value() for o in overrides if o.key_or_group == "mixer"):
-            config["mixer"] = self.reader.repository.load_config(f"mixer/{mixer}").config
-        wrong = [line for o in parsed if not self.reader._is_base(o) for _, line in self.reader._apply(o, config)]
+            config["mixer"] = composer.repository.load_config(f"mixer/{mixer}").config
+        wrong = [line for o in parsed if not composer.is_base(o) for _, line in composer.apply(o, config)]
         plain = OmegaConf.to_container(config, resolve=True)
         problems = [*validate(plain, TrainConfig, self.known), *wrong]
         if problems:
@@ -138,10 +135,10 @@ def experiments(checkout: Path) -> list[str]:
 
 def plan(checkout: Path, *scales: Scale) -> list[list[Run]]:
     """For each scale all of its runs, each once, in the order of their first cell."""
-    with Composer(checkout) as composer:
-        jobs = [(experiment, job, composer.compose(job))
-                for experiment in experiments(checkout) for job in composer.jobs(experiment)]  # fmt: skip
-        return [_merge(_run(composer, *job, scale) for job in jobs) for scale in scales]
+    with Experiments(checkout) as made:
+        jobs = [(experiment, job, made.compose(job))
+                for experiment in experiments(checkout) for job in made.jobs(experiment)]  # fmt: skip
+        return [_merge(_run(made, *job, scale) for job in jobs) for scale in scales]
 
 
 def _merge(runs: Iterable[Run]) -> list[Run]:
@@ -154,13 +151,13 @@ def _merge(runs: Iterable[Run]) -> list[Run]:
     return sorted(runs, key=lambda run: place[run.cells[0]])
 
 
-def _run(composer: Composer, experiment: str, job: tuple[str, ...], paper: Mapping[str, Any], scale: Scale) -> Run:
+def _run(made: Experiments, experiment: str, job: tuple[str, ...], paper: Mapping[str, Any], scale: Scale) -> Run:
     """One run of an experiment at a scale; ``paper``: its configuration there."""
     cells = cells_of(experiment, paper)
     if scale.name == PAPER:
         return Run(paper, job, scale.seeds, cells, gpu_hours=gpu_hours(paper))
     overrides = tuple({_key(text): text for text in (*job, *scale.overrides(paper))}.values())
-    return Run(composer.compose(overrides), overrides, scale.seeds, cells, cpu_seconds=scale.seconds(paper))
+    return Run(made.compose(overrides), overrides, scale.seeds, cells, cpu_seconds=scale.seconds(paper))
 
 
 def _key(text: str) -> str:

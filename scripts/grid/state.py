@@ -7,16 +7,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from grid.plan import EVALUATORS, Run
+from grid.plan import Run
 from randomix.engine import status
 from randomix.records import record
 from randomix.records.aggregate import is_final
 from randomix.records.identity import config_hash, evaluation, run_folder, run_name
+from randomix.records.measures import CLEAN, MEASURED_BY
 
 STATES = ("done", "running", "interrupted", "failed", "missing", "unevaluated", "without checkpoint")
 DONE, RUNNING, INTERRUPTED, FAILED, MISSING, UNEVALUATED, NO_CHECKPOINT = STATES
 # What an evaluator has to have measured to fill its cells.
-METRICS = {"clean": "top1"} | {evaluator: metric for metric, evaluator in EVALUATORS.items()}
+METRICS = {name: metric for metric, name in reversed(MEASURED_BY.items())} | {CLEAN: "top1"}
 
 
 @dataclass(frozen=True)

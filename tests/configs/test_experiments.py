@@ -11,7 +11,7 @@ ROOT = Path(__file__).parents[2]
 sys.path.insert(0, str(ROOT / "scripts"))
 
 from grid import document  # noqa: E402
-from grid.plan import Composer, Run, experiments, plan  # noqa: E402
+from grid.plan import Experiments, Run, experiments, plan  # noqa: E402
 from grid.scales import load  # noqa: E402
 from randomix.records.grid import read  # noqa: E402
 from randomix.records.identity import config_hash  # noqa: E402
@@ -158,7 +158,7 @@ def test_every_experiment_sweeps_its_runs_and_seeds() -> None:
 def test_a_wrong_setting_is_found(tmp_path: Path) -> None:
     from randomix.errors import ConfigError
 
-    with Composer(ROOT) as composer, pytest.raises(ConfigError, match="epochs=none"):
+    with Experiments(ROOT) as composer, pytest.raises(ConfigError, match="epochs=none"):
         composer.compose(["experiment=table6_candidates", "recipe.epochs=none"])
 
 

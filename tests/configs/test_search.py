@@ -23,7 +23,7 @@ from randomix.engine.search import Search, Trial, Weights
 from randomix.engine.sweeper import check_same_search
 from randomix.errors import ConfigError
 from randomix.mixers import available
-from randomix.records import store
+from randomix.records import pareto, store
 from randomix.records.pareto import pareto_front
 
 pytest.importorskip("optuna")
@@ -195,13 +195,13 @@ def test_an_interrupted_search_goes_on_with_the_same_trials(script: Path, tmp_pa
     stopped = run(script, "seed=0,1", STOP="7")
     assert stopped.returncode == 75
     assert stopped.stderr == "[8/12] stopped; the same command continues\n"
-    result = tmp_path / "runs" / search.RESULT
+    result = tmp_path / "runs" / pareto.FILE
     assert len(json.loads(result.read_text())["trials"]) == 3  # whole trials only
     again = run(script, "seed=0,1")
     assert again.returncode == 0
     assert again.stdout.count("already there") == 7
     assert again.stdout.count("trained") == 5
-    assert result.read_bytes() == (tmp_path / "whole" / search.RESULT).read_bytes()
+    assert result.read_bytes() == (tmp_path / "whole" / pareto.FILE).read_bytes()
     other = run(script, "seed=0,1", "hydra.sweeper.seed=5")
     assert other.returncode == 2 and "holds another search, of other sampler_seed" in other.stderr
     assert again.stdout[again.stdout.index("Pareto") :] == whole.stdout[whole.stdout.index("Pareto") :].replace(
@@ -253,7 +253,7 @@ def test_a_failed_run_leaves_its_trial_out_and_gives_the_exit_code(script: Path)
 @pytest.mark.slow
 def test_runs_that_were_evaluated_otherwise_are_named(script: Path, tmp_path: Path) -> None:
     assert run(script, "hydra.sweeper.trials=1").returncode == 0
-    (tmp_path / "runs" / search.RESULT).unlink()  # of other objectives
+    (tmp_path / "runs" / pareto.FILE).unlink()  # of other objectives
     objectives = "hydra.sweeper.objectives=[top1_error,pgd_error]"
     done = run(script, "hydra.sweeper.trials=1", objectives, "evaluators=[clean,pgd]")
     assert done.returncode == 2
@@ -268,7 +268,7 @@ def test_another_search_does_not_replace_a_front(tmp_path: Path) -> None:
     def text(seeds: Sequence[int] = (0,), candidates: str = "ab", **changes: Any) -> str:
         return search.to_json(search.Search(**settings | {"seed": 0} | changes), list(candidates), seeds, [])
 
-    file = tmp_path / search.RESULT
+    file = tmp_path / pareto.FILE
     check_same_search(file, text())
     file.write_text(text())
     check_same_search(file, text(trials=9))  # goes on

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -17,7 +18,7 @@ sys.path.insert(0, str(ROOT / "scripts"))
 
 import reproduce  # noqa: E402
 from grid import launch  # noqa: E402
-from grid.plan import EVALUATORS, Composer, Run  # noqa: E402
+from grid.plan import Experiments, Run  # noqa: E402
 from grid.scales import Scale, load  # noqa: E402
 from grid.state import METRICS, state_of  # noqa: E402
 from grid.tasks import Task, tasks_of  # noqa: E402
@@ -28,8 +29,8 @@ from randomix.records import record  # noqa: E402
 @pytest.fixture(scope="module")
 def config() -> dict:
     """Two evaluators, one of them with settings."""
-    with Composer(ROOT) as composer:
-        return composer.compose(["mixer=mixup", "evaluators=[clean,occlusion]", "evaluator.occlusion.block=2"])
+    with Experiments(ROOT) as made:
+        return made.compose(["mixer=mixup", "evaluators=[clean,occlusion]", "evaluator.occlusion.block=2"])
 
 
 @pytest.fixture
@@ -76,12 +77,31 @@ def trained(run: Run, tmp_path: Path, evaluators: list[str], **more: object) -> 
         (["jobs=0"], "jobs=0: expected a number of at least 1"),
         (["run=yes"], "run=yes: expected one of true, false"),
         (["launcher=pbs"], "launcher=pbs: expected one of local, slurm"),
+        (["table=5", "table=4"], "table: given twice, table=5 and table=4: give it once, such as table=4,5"),
+        (["run=true", "run=false"], "run: given twice, run=true and run=false: give it once"),
+        (["table=[4,5"], "table=[4,5: expected all, or numbers from 1 to 6 such as 4,5"),
         (["5"], "5: arguments are KEY=VALUE, for example table=5 or run=true"),
     ],
 )
 def test_wrong_arguments_take_one_line(arguments: list[str], message: str, capsys) -> None:
     assert reproduce.main(arguments) == 2
     assert capsys.readouterr().err == f"reproduce.py: {message}\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "line"),
+    [
+        ("trainer.devise=cpu", "trainer.devise=cpu: devise must be one of .*; did you mean device[?]"),
+        ("trainer.precision=bf16", "trainer.precision=bf16: it makes other runs of them, which fill no cell; .*"),
+        ("trainer.micro_batch_size=8", "trainer.micro_batch_size=8: it makes other runs of them, .*"),
+        ("trainer.nproc=many", "trainer.nproc=many: must be a whole number of at least 1"),
+    ],
+)
+def test_overrides_of_all_runs_are_refused_before_any_starts(run: Run, text: str, line: str, monkeypatch, capsys):
+    monkeypatch.setattr(reproduce, "plan", lambda *_: [[run]])
+    assert reproduce.main(["table=4", "run=true", text]) == 2
+    found = capsys.readouterr()
+    assert re.fullmatch(f"reproduce.py: {line}\n", found.err) and not found.out
 
 
 def test_arguments() -> None:
@@ -132,12 +152,6 @@ def test_a_trained_run_without_its_checkpoint_is_said_and_not_started(run: Run, 
     monkeypatch.setattr(reproduce, "plan", lambda *_: [[run]])
     assert reproduce.main(["table=4"]) == 0
     assert f"    {folder}/checkpoints/last.pt is gone; occlusion would need it: " in capsys.readouterr().out
-
-
-def test_the_columns_need_the_evaluators_that_the_tables_say() -> None:
-    from randomix.records import grid
-
-    assert grid._EVALUATOR == EVALUATORS
 
 
 def test_a_run_that_holds_its_lock_is_running(run: Run, tmp_path: Path) -> None:
