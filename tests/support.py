@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import signal
+import tempfile
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -15,8 +16,10 @@ from torch import Tensor, nn
 
 import datasets
 from randomix import mixers
+from randomix.engine import distributed
 from randomix.engine.checkpoint import FORMAT, REQUIRED
 from randomix.engine.distributed import World
+from randomix.engine.launcher import STORE
 from randomix.engine.optim import resolve_precision
 from randomix.engine.runfolder import RunFolder
 from randomix.engine.schema import parse
@@ -134,6 +137,21 @@ def wait(pids: list[int], seconds: float = 60.0) -> list[int]:
             deadline = float("inf")
         time.sleep(0.01)
     return [codes[pid] for pid in pids]
+
+
+def on_ranks(ranks: int, call: Callable[[World], None], folder: Path) -> None:
+    """Run ``call(world)`` in forked gloo ranks."""
+
+    def body() -> int:
+        with distributed.init("cpu", 1.0) as world:
+            call(world)
+        return 0
+
+    store, log, pids = tempfile.mkdtemp(dir=folder), folder / "log", []
+    for rank in range(ranks):
+        names = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": ranks, "LOCAL_WORLD_SIZE": ranks, STORE: f"{store}/s"}
+        pids.append(fork(body, log, {k: str(v) for k, v in names.items()}))
+    assert wait(pids) == [0] * ranks, log.read_text()
 
 
 def same_tensors(left: Mapping[str, Tensor], right: Mapping[str, Tensor]) -> bool:

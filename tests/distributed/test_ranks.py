@@ -1,8 +1,6 @@
 """What two ranks do together equals what one does: data, choices, gradients, counts."""
 
 import json
-import tempfile
-from pathlib import Path
 
 import pytest
 import torch
@@ -11,25 +9,8 @@ import datasets
 from randomix import StepRng, mixers
 from randomix.engine import distributed
 from randomix.engine.distributed import World
-from randomix.engine.launcher import STORE
 from randomix.engine.stopper import Stopper
-from tests.support import fork, group_net, make_trainer, tiny_config, wait
-
-
-def on_ranks(ranks: int, call, folder: Path) -> None:
-    """Run ``call(world)`` in forked gloo ranks."""
-
-    def body() -> int:
-        with distributed.init("cpu", 1.0) as world:
-            call(world)
-        return 0
-
-    store, log = tempfile.mkdtemp(dir=folder), folder / "log"
-    pids = []
-    for rank in range(ranks):
-        names = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": ranks, "LOCAL_WORLD_SIZE": ranks, STORE: f"{store}/s"}
-        pids.append(fork(body, log, {k: str(v) for k, v in names.items()}))
-    assert wait(pids) == [0] * ranks, log.read_text()
+from tests.support import group_net, make_trainer, on_ranks, tiny_config
 
 
 @pytest.mark.parametrize("ranks", [2, 4, 8])

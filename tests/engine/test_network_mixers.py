@@ -1,8 +1,5 @@
 """Methods that need the network, in the engine: graphs of compiled training, gradients of two ranks, micro-batches."""
 
-import tempfile
-from pathlib import Path
-
 import pytest
 import torch
 from torch import nn
@@ -11,10 +8,9 @@ import models
 from randomix import StepRng, mixers
 from randomix.engine import distributed
 from randomix.engine.distributed import World
-from randomix.engine.launcher import STORE
 from randomix.engine.stopper import Stopper
 from randomix.mixers.base_network import HiddenMixer, SaliencyMixer
-from tests.support import fork, make_trainer, tiny_config, wait
+from tests.support import make_trainer, on_ranks, tiny_config
 
 HIDDEN = [n for n in mixers.available() if issubclass(mixers.get(n), HiddenMixer)]
 SALIENCY = [n for n in mixers.available() if issubclass(mixers.get(n), SaliencyMixer)]
@@ -105,21 +101,6 @@ def test_compiled_training_has_a_graph_for_each_tap_however_many(tmp_path, monke
 # -- two ranks ----------------------------------------------------------------------------------------------------
 
 
-def on_two_ranks(call, folder: Path) -> None:
-    """Run ``call(world)`` in two forked gloo ranks."""
-
-    def body() -> int:
-        with distributed.init("cpu", 1.0) as world:
-            call(world)
-        return 0
-
-    store, log, pids = tempfile.mkdtemp(dir=folder), folder / "log", []
-    for rank in range(2):
-        names = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": 2, "LOCAL_WORLD_SIZE": 2, STORE: f"{store}/s"}
-        pids.append(fork(body, log, {k: str(v) for k, v in names.items()}))
-    assert wait(pids) == [0, 0], log.read_text()
-
-
 def gradients(config, world, steps):
     """Gradients of each of ``steps``, all at the initial weights."""
     running = make_trainer(config, world, tapped_group_net)
@@ -144,7 +125,7 @@ def test_two_ranks_train_on_the_mean_of_their_mixed_halves(tmp_path, monkeypatch
     def work(world: World) -> None:
         torch.save(gradients(whole, world, steps), tmp_path / f"rank-{world.rank}.pt")
 
-    on_two_ranks(work, tmp_path)
+    on_ranks(2, work, tmp_path)
     found = [torch.load(tmp_path / f"rank-{rank}.pt", weights_only=True) for rank in (0, 1)]
     monkeypatch.setattr(distributed, "ddp", lambda module, world: module)
     halves = [gradients(whole, World(rank, 2), steps) for rank in (0, 1)]
