@@ -36,11 +36,12 @@ class Setting:
     device: str = "cpu"
     precision: str = "auto"
     compile: bool = False
+    cuda_graph: bool = False
 
     @property
     def torch_device(self) -> torch.device:
-        """``device`` as torch has it."""
-        return torch.device(self.device)
+        """``device`` as the trainer has it: with an index, if it is a GPU."""
+        return torch.device("cuda", 0) if self.device == "cuda" else torch.device(self.device)
 
 
 def fake_data(setting: Setting) -> Data:
@@ -61,18 +62,22 @@ def network(setting: Setting) -> nn.Module:
     return models.build(config, sample_shape=(3, setting.size, setting.size), num_classes=setting.classes)
 
 
-def make_trainer(setting: Setting, data: Data, mixer: str | dict[str, Any]) -> Trainer:
-    """Our trainer with one method."""
+def make_trainer(
+    setting: Setting, data: Data, mixer: str | dict[str, Any], *, model: nn.Module | None = None,
+    world: World | None = None,
+) -> Trainer:  # fmt: skip
+    """Our trainer with one method; of the setting's network, or of ``model``."""
+    graph = {"cuda_graph": True} if setting.cuda_graph else {}
     config = TrainConfig(
         dataset={"name": "fake_images"}, model={"name": "preact_resnet18"}, mixer={"name": "?"},
         recipe=RecipeConfig(name="bench", epochs=10_000, batch_size=setting.batch, lr=1e-3),
-        trainer=TrainerConfig(device=setting.device, precision=setting.precision, compile=setting.compile),
+        trainer=TrainerConfig(device=setting.device, precision=setting.precision, compile=setting.compile, **graph),
         logger={}, evaluator={}, evaluators=[],
     )  # fmt: skip
-    world = World(device=setting.torch_device)
+    world = world or World(device=setting.torch_device)
     precision = resolve_precision(setting.precision, setting.torch_device)
     built = mixers.build(mixer, num_classes=setting.classes, mean=data.mean, std=data.std)
-    trainer = Trainer(config, data, network(setting), built, world, precision)
+    trainer = Trainer(config, data, network(setting) if model is None else model, built, world, precision)
     trainer.model.train()
     return trainer
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import multiprocessing
 import os
 import random
@@ -12,6 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+
+MEDIAN_ERROR = math.sqrt(math.pi / 2)  # standard error of a median, in those of a mean
 
 
 @dataclass(frozen=True)
@@ -62,6 +65,30 @@ def quartiles(values: list[float]) -> tuple[float, float, float]:
         return (values[0],) * 3
     low, middle, high = statistics.quantiles(values, n=4, method="inclusive")
     return low, middle, high
+
+
+def median_interval(values: list[float], level: float = 0.95) -> tuple[float, float, float]:
+    """The median between two order statistics that enclose the true one with probability ``level`` (binomial).
+
+    Below 6 values no pair does at 95 %: then these are the smallest and the largest.
+    """
+    ordered, count = sorted(values), len(values)
+    tail, inside = 0.0, 0  # P(fewer than ``inside`` of the values lie below the true median)
+    while inside < count // 2 and (tail := tail + math.comb(count, inside) / 2**count) <= (1 - level) / 2:
+        inside += 1
+    edge = max(inside - 1, 0)
+    return ordered[edge], statistics.median(ordered), ordered[count - 1 - edge]
+
+
+def noise(values: list[float]) -> float:
+    """Spread of one value, relative to the median: that of a normal distribution with the same quartiles."""
+    low, middle, high = quartiles(values)
+    return (high - low) / 1.349 / middle
+
+
+def rounds_for(values: list[float], half_width: float) -> int:
+    """How many rounds of this noise make the median's 95 % interval +-half_width, relative."""
+    return math.ceil((1.96 * MEDIAN_ERROR * noise(values) / half_width) ** 2)
 
 
 def ratios(samples: dict[str, list[Sample]], name: str, reference: str, clock: str) -> tuple[float, float, float]:

@@ -1,0 +1,147 @@
+"""The suites by name: from the command line's options to a report. What only one needs is imported by that one."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable
+from typing import Any
+
+import torch
+
+from bench import loops, report, targets
+from bench.measure import interleaved
+from randomix import mixers
+from randomix.engine.allocator import keep_freed_memory
+from randomix.engine.optim import resolve_precision
+
+
+def note(text: str) -> None:
+    """Say on the terminal how far it is; overwritten by the next."""
+    print(text, file=sys.stderr, end="\r", flush=True)
+
+
+def setting_of(options: argparse.Namespace) -> loops.Setting:
+    """The point that loop, step and others are measured at."""
+    return loops.Setting(
+        width=options.width or 16, batch=options.batch or 128, steps=options.steps, size=options.size or 32,
+        device=options.device, precision=options.precision, compile=options.compile,
+    )  # fmt: skip
+
+
+def loop(options: argparse.Namespace) -> report.Report:
+    """T1, T4, T5: ours / bare step, ours / peer-style loop, ours / airbench-style loader (throughput ratios)."""
+    return loop_at(setting_of(options), options.rounds)
+
+
+def loop_at(setting: loops.Setting, rounds: int) -> report.Table:
+    """Every loop side by side."""
+    kept = _keep_memory(setting.device)
+    data = loops.fake_data(setting)
+    precision = resolve_precision(setting.precision, setting.torch_device)
+    cases = {
+        targets.OURS: loops.ours(loops.make_trainer(setting, data, "randomix"), setting.steps),
+        "ours (Baseline)": loops.ours(loops.make_trainer(setting, data, "baseline"), setting.steps),
+        targets.BARE: loops.bare(setting, data),
+        targets.AIRBENCH: loops.airbench_style(setting, data, "randomix", precision),
+        targets.PEER: loops.peer(setting),
+    }
+    samples = interleaved(cases, rounds, progress=note)
+    return report.Table("loop", samples, targets.OURS, setting, targets.LOOP, kept)
+
+
+def step(options: argparse.Namespace) -> report.Report:
+    """T2, T3: the whole loop of every method against Baseline's."""
+    return step_at(setting_of(options), options.rounds, options.only)
+
+
+def step_at(setting: loops.Setting, rounds: int, only: list[str] | None = None) -> report.Table:
+    """Baseline and every method, or those of ``only``, side by side."""
+    kept = _keep_memory(setting.device)
+    data = loops.fake_data(setting)
+    cases = {
+        name: loops.ours(loops.make_trainer(setting, data, name), setting.steps)
+        for name in ["baseline", *(n for n in only or mixers.available() if n != "baseline")]
+    }
+    samples = interleaved(cases, rounds, progress=note)
+    return report.Table("step", samples, "baseline", setting, targets.STEP, kept)
+
+
+def mixing(options: argparse.Namespace) -> report.Report:
+    """Every mixing operation alone on a batch, against other libraries' and a plain implementation of its authors'."""
+    from bench import operations
+
+    sizes = operations.SIZES if options.size is None else (options.size,)
+    batches = operations.BATCHES if options.batch is None else (options.batch,)
+    return mixing_at(operations.points(sizes, batches), options.rounds, options.device, batches[0])
+
+
+def mixing_at(points: list[Any], rounds: int, device: str, network_batch: int | None) -> report.Report:
+    """The operations at ``points``; those that need the network at ``network_batch`` samples only."""
+    from bench import operations, operations_report
+
+    kept = _keep_memory(device)
+    measured = [
+        operations.measure(point, rounds, torch.device(device), networks=point.batch == network_batch, progress=note)
+        for point in points
+    ]
+    return operations_report.Table(measured, rounds, device, kept)
+
+
+def networks(options: argparse.Namespace) -> report.Report:
+    """Every network at the paper's sizes; only device and precision matter."""
+    from bench import networks
+
+    return networks.measure(options.device, options.precision, torch.get_num_threads(), options.rounds, note)
+
+
+def feed(options: argparse.Namespace) -> report.Report:
+    """Every data set's training batches against the plain way to make them; only the rounds matter."""
+    from bench import feeds
+
+    _keep_memory("cpu")
+    return feeds.measure(options.rounds, note)
+
+
+def corruptions(options: argparse.Namespace) -> report.Report:
+    """Every corruption of batch * steps images; only these, size and device matter."""
+    from bench import corruptions  # needs SciPy and PIL
+
+    _keep_memory(options.device)
+    return corruptions.measure(setting_of(options), options.rounds, note)
+
+
+def growth(options: argparse.Namespace) -> report.Report:
+    """Time of a sample along every axis, or those of ``only``; steps do not matter."""
+    from bench import growth
+
+    _keep_memory(options.device)
+    axes = {axis: growth.AXES[axis] for axis in options.only or growth.AXES}
+    return growth.measure(setting_of(options), options.rounds, note, axes)
+
+
+def _keep_memory(device: str) -> bool:
+    return device == "cpu" and keep_freed_memory()
+
+
+SUITES: dict[str, Callable[[argparse.Namespace], report.Report]] = {
+    "loop": loop,
+    "step": step,
+    "mixers": mixing,
+    "feed": feed,
+    "networks": networks,
+    "corruptions": corruptions,
+    "growth": growth,
+}
+AT_A_WIDTH = ("loop", "step", "growth")  # suites whose files are named after the width
+
+
+def choices(suite: str) -> list[str]:
+    """What ``--only`` may name in this suite."""
+    if suite == "step":
+        return mixers.available()
+    if suite == "growth":
+        from bench.growth import AXES
+
+        return list(AXES)
+    return []
