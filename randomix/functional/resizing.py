@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
+from numpy.lib.stride_tricks import as_strided
 from torch import Tensor
 
 from randomix import masks
@@ -26,9 +27,8 @@ def resizemix_boxes(
     Source: Qin et al., ResizeMix (arXiv 2012.11101), section 3 and the authors' ``getbox_new``.
     """
     near, sizes = masks.per_axis(centers), masks.patch_sizes(spatial, masks.as_number(scale))
-    low = [masks.clip(c - size // 2, end) for c, size, end in zip(near, sizes, spatial, strict=True)]
-    high = [masks.clip(lo + size, end) for lo, size, end in zip(low, sizes, spatial, strict=True)]
-    return masks.join([hi - size for hi, size in zip(high, sizes, strict=True)] + high)
+    low = [masks.clip(c - size // 2, end - size) for c, size, end in zip(near, sizes, spatial, strict=True)]
+    return masks.join(low + [lo + size for lo, size in zip(low, sizes, strict=True)])
 
 
 def resizemix(
@@ -60,18 +60,17 @@ def resizemix(
 
 
 def _paste_each(
-    array: np.ndarray, inputs: Tensor, perm: Tensor, scale: float, boxes: Tensor, sizes: Sequence[int]
+    pasted: np.ndarray, inputs: Tensor, perm: Tensor, scale: float, boxes: Tensor, sizes: Sequence[int]
 ) -> None:
-    """On a CPU: resize every sample, then write patch by patch into the memory of (N, C, *S)."""
-    spatial, view = tuple(inputs.shape[2:]), masks.memory_order(inputs)
-    (source,) = masks.flat_index(masks.patch_sources(spatial, sizes, scale, inputs.device), spatial)
-    if view is inputs:
-        small = inputs.flatten(2).gather(2, source.expand(*inputs.shape[:2], -1)).unflatten(2, sizes)
-    else:
-        small = view.flatten(1, -2).index_select(1, source).unflatten(1, sizes).movedim(-1, 1)
-    small, dims = masks.writable(small), len(spatial)
-    for sample, partner, box in zip(array, perm.tolist(), boxes.tolist(), strict=True):
-        sample[(slice(None), *map(slice, box[:dims], box[dims:]))] = small[partner]
+    """On a CPU: resize every sample, then write all patches into the memory of (N, C, *S)."""
+    view, (count, channels, *spatial) = masks.memory_order(inputs), inputs.shape
+    small, first = masks.writable(view), 2 if view is inputs else 1
+    for axis, source in enumerate(masks.patch_sources(spatial, sizes, scale)):
+        small = small.take(source, axis=first + axis)
+    small = (small if view is inputs else np.moveaxis(small, -1, 1))[perm.numpy()]
+    shifts = [size - side + 1 for size, side in zip(spatial, sizes, strict=True)]  # windows[i, :, start]: patch of i
+    windows = as_strided(pasted, (count, channels, *shifts, *sizes), pasted.strides + pasted.strides[2:])
+    windows[(np.arange(count), slice(None), *boxes.numpy()[:, : len(sizes)].T)] = small
 
 
 def _paste_small(
@@ -79,11 +78,11 @@ def _paste_small(
 ) -> None:
     """Elsewhere: gather all patches and write them, a kernel each; every index is sent in one copy."""
     count, dims = len(inputs), len(sizes)
-    sources = masks.patch_sources(tuple(inputs.shape[2:]), sizes, scale, boxes.device)
+    sources = masks.patch_sources(inputs.shape[2:], sizes, scale)
     columns = [torch.arange(count + 1, device=boxes.device)[:, None]]
     for axis, source in enumerate(sources):  # where each patch goes; in the last row what it shows
         place = boxes[:, axis, None] + torch.arange(sizes[axis], device=boxes.device)
-        columns.append(torch.cat([place, source]))
+        columns.append(torch.cat([place, torch.from_numpy(source)[None].to(boxes.device)]))
     rows, *index = to_device(torch.cat(columns, dim=1), inputs.device).split([1, *sizes], dim=1)
     places = [masks.along(i[:-1], axis, dims) for axis, i in enumerate(index)]
     shown = [masks.along(i[-1:], axis, dims) for axis, i in enumerate(index)]

@@ -7,6 +7,7 @@ need the network itself are in ``base_network``.
 
 from __future__ import annotations
 
+import functools
 import inspect
 import math
 from abc import ABC, abstractmethod
@@ -26,6 +27,7 @@ from randomix.types import MixedBatch, MixedForward, MixedMode
 Rng = StepRng | torch.Generator | int | None
 """Where draws come from; None follows ``torch.manual_seed``. Training passes a StepRng: a function of its step."""
 GRANULARITIES = ("batch", "sample")
+_REMEMBERED = 1024  # classes of which all targets are kept: 4 MB
 
 
 def require_positive(name: str, value: float) -> None:
@@ -66,7 +68,7 @@ def require_batch(inputs: object, labels: object) -> None:
     require_tensor("labels", labels)
     if not inputs.is_floating_point():
         raise ValueError(f"inputs must be floating point, got {inputs.dtype}; convert with .float() / 255 first")
-    if inputs.ndim < 3 or len(inputs) != len(labels) or len(inputs) == 0:
+    if inputs.ndim < 3 or labels.ndim < 1 or not 0 < inputs.shape[0] == labels.shape[0]:
         raise ValueError(
             f"inputs must be (N, C, *spatial) with one label a sample and N >= 1, got {tuple(inputs.shape)} "
             f"and {tuple(labels.shape)}"
@@ -93,16 +95,23 @@ def dense_targets(labels: Tensor, num_classes: int | None) -> Tensor:
         return labels.float()
     if num_classes is None:
         raise ValueError("integer labels need num_classes: pass it to the mixer, or pass dense targets (N, K)")
-    targets = torch.zeros(len(labels), num_classes, device=labels.device)
-    try:
-        return targets.scatter_(1, labels.long()[:, None], 1)  # checks the range by itself
-    except RuntimeError:
+    try:  # both check the range by themselves
+        if num_classes <= _REMEMBERED:
+            return _identity(num_classes, labels.device).index_select(0, labels.long())
+        return torch.zeros(labels.shape[0], num_classes, device=labels.device).scatter_(1, labels.long()[:, None], 1)
+    except (IndexError, RuntimeError):
         low, high = int(labels.min()), int(labels.max())
         if low >= 0 and high < num_classes:
             raise
         raise ValueError(
             f"labels must be in [0, {num_classes - 1}] for num_classes {num_classes}, found {low} to {high}"
         ) from None
+
+
+@functools.lru_cache(maxsize=8)
+def _identity(num_classes: int, device: torch.device) -> Tensor:
+    """Targets (K, K) of every class: one operation makes a batch's. Remembered, never written to."""
+    return torch.eye(num_classes, device=device)
 
 
 def unmixed(inputs: Tensor, targets: Tensor) -> MixedBatch:
@@ -115,7 +124,11 @@ Mixed = TypeVar("Mixed", MixedBatch, MixedForward)
 
 def named(mixed: Mixed, name: str) -> Mixed:
     """The result with its method's name filled in where the method left it empty."""
-    return mixed if mixed.name else replace(mixed, name=name)
+    if mixed.name:
+        return mixed
+    if isinstance(mixed, MixedBatch):  # a third of the time of replace()
+        return MixedBatch(mixed.inputs, mixed.targets, mixed.lam, name)
+    return replace(mixed, name=name)
 
 
 def choose_rows(batches: Sequence[MixedBatch], choice: np.ndarray) -> MixedBatch:
@@ -234,7 +247,7 @@ class PairMixer(InputMixer):
 
     def mix(self, inputs: Tensor, targets: Tensor, rng: StepRng) -> MixedBatch:
         """Mix inputs (N, C, *S) and dense targets (N, K) with a random partner each."""
-        draws, count = rng.generator(self.name), len(inputs)
+        draws, count = rng.generator(self.name), inputs.shape[0]
         perm = to_device(draws.permutation(count), inputs.device)
         if self.granularity == "batch":
             mixes_all = draws.random() < self.prob
@@ -254,7 +267,9 @@ class PairMixer(InputMixer):
         lam = draws.beta(alpha, alpha, self.per_draw(count))
         return lam if self.granularity == "batch" else lam.astype(np.float32)
 
-    def draw_centers(self, draws: np.random.Generator, inputs: Tensor) -> np.ndarray:
-        """A pixel drawn uniformly: (d,) for the batch, or (N, d)."""
+    def draw_centers(self, draws: np.random.Generator, inputs: Tensor) -> list[int] | np.ndarray:
+        """A pixel drawn uniformly: d integers for the batch, or (N, d)."""
         spatial = inputs.shape[2:]
-        return draws.integers(0, spatial, None if self.granularity == "batch" else (len(inputs), len(spatial)))
+        if self.granularity == "batch":
+            return [int(draws.integers(0, size)) for size in spatial]  # in half the time of (d,), and the same numbers
+        return draws.integers(0, spatial, (len(inputs), len(spatial)))

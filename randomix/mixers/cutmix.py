@@ -34,6 +34,6 @@ class CutMix(PairMixer):
 
     def mix_pairs(self, inputs: Tensor, targets: Tensor, perm: Tensor, draws: np.random.Generator) -> MixedBatch:
         """Paste one box into inputs (N, C, *S), or a box of its own into each sample."""
-        lam = self.draw_lam(draws, self.alpha, len(inputs))
+        lam = self.draw_lam(draws, self.alpha, inputs.shape[0])
         box = functional.cutmix_box(inputs.shape[2:], lam, self.draw_centers(draws, inputs))
         return functional.cutmix(inputs, targets, perm, on_device(box, inputs.device), self.inplace)

@@ -31,5 +31,5 @@ class Mixup(PairMixer):
 
     def mix_pairs(self, inputs: Tensor, targets: Tensor, perm: Tensor, draws: np.random.Generator) -> MixedBatch:
         """Blend inputs (N, C, *S) and targets (N, K) by one lam, or one for each sample."""
-        lam = self.draw_lam(draws, self.alpha, len(inputs))
+        lam = self.draw_lam(draws, self.alpha, inputs.shape[0])
         return functional.mixup(inputs, targets, perm, on_device(lam, inputs.device))

@@ -68,7 +68,7 @@ class SaliencyMix(PairMixer):
     def mix_pairs(self, inputs: Tensor, targets: Tensor, perm: Tensor, draws: np.random.Generator) -> MixedBatch:
         """Paste one box into inputs (N, C, H, W), or a box of its own into each sample."""
         self.check_shape(inputs.shape[1:])
-        lam = on_device(self.draw_lam(draws, self.alpha, len(inputs)), inputs.device)
+        lam = on_device(self.draw_lam(draws, self.alpha, inputs.shape[0]), inputs.device)
         if self.granularity == "sample":
             return functional.saliencymix(inputs, targets, perm, lam, self._peaks(take_rows(inputs, perm)))
         (peak,) = self._peaks(take_rows(inputs, perm[:1]))

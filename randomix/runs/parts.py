@@ -77,4 +77,4 @@ def _build_mixer(config: TrainConfig, data: Data, model: nn.Module) -> Mixer:
         mixer.check_network(model, data.sample_shape)
     except ValueError as error:
         raise ConfigError([f"mixer={config.mixer['name']}: {error}"]) from error
-    return mixer
+    return mixer.allow_inplace()  # a loader makes each batch for one step only

@@ -5,6 +5,7 @@ Integer labels and a batch go in, the mixed batch and what its loss needs come o
 
 from __future__ import annotations
 
+import copy
 import itertools
 import random
 from collections.abc import Callable, Iterator, Sequence
@@ -34,6 +35,7 @@ LEAST_ROUNDS = 3
 FEATURES = 64  # channels of the hidden features: those of the network's first stage at full width
 TURNS = 16  # different steps of each candidate of a composite
 OURS = "ours"
+OURS_IN_PLACE = "ours, in place"  # as in the trainer, whose loaders make each batch for one step
 COPY = "copy of the batch"
 CLOCKS = {"cpu": "cpu", "cuda": "wall"}  # whose ratios count
 
@@ -168,9 +170,17 @@ def cases(point: Point, device: torch.device) -> Cases:
             continue
         steps, turns = _steps(mixer)
         found[name, OURS] = Case(lambda m=mixer, s=steps: m(inputs, labels, StepRng(0, next(s))), cycle=turns)
-        for who, rival in rivals.of(name, point.shape, point.classes, device).items():
+        others = rivals.of(name, point.shape, point.classes, device)
+        if any(rival.in_place for rival in others.values()):
+            others[OURS_IN_PLACE] = _in_place(mixer, steps)
+        for who, rival in others.items():
             found[name, who] = _case(rival, inputs, labels, turns)
     return found
+
+
+def _in_place(mixer: BatchMixer, steps: Iterator[int]) -> rivals.Rival:
+    allowed = copy.copy(mixer).allow_inplace()
+    return rivals.Rival(lambda inputs, labels: allowed(inputs, labels, StepRng(0, next(steps))), in_place=True)
 
 
 def _case(rival: rivals.Rival, inputs: Tensor, labels: Tensor, cycle: int) -> Case:
