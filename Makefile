@@ -6,7 +6,7 @@ STAMP := $(VENV)/.installed
 PICTURED := cutout_8px mixup cutmix fmix resizemix saliencymix puzzlemix comixup
 export OMP_WAIT_POLICY ?= PASSIVE
 
-.PHONY: help setup demo demo-all test lint format tables clean
+.PHONY: help setup demo demo-all test lint format tables bench-check clean
 
 help:
 	@echo "make setup   create $(VENV) from requirements.lock"
@@ -14,6 +14,7 @@ help:
 	@echo "make demo-all   the same with every method of the paper, FGSM too, and a sheet of mixed images: about ten minutes"
 	@echo "make test    the whole test suite          make lint    ruff check and format check"
 	@echo "make tables  tables and page from the committed records in results/records"
+	@echo "make bench-check   short benchmarks against the committed ones in results/benchmarks: about five minutes"
 
 setup: $(STAMP)
 
@@ -46,6 +47,9 @@ format: $(STAMP)
 
 tables: $(STAMP)
 	$(BIN)/python scripts/make_tables.py results/records --out results
+
+bench-check: $(STAMP)
+	OMP_NUM_THREADS=1 $(BIN)/python scripts/benchmark.py check
 
 clean:
 	rm -rf $(VENV) outputs build *.egg-info

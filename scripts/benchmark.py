@@ -7,9 +7,11 @@
     python scripts/benchmark.py networks        parameters, FLOPs, a real step and peak memory of every network
     python scripts/benchmark.py corruptions     milliseconds an image of every corruption against a plain loop
     python scripts/benchmark.py growth          time of a sample by batch, classes, image size and number of samples
+    python scripts/benchmark.py check           short runs of loop, step and mixers against the committed records
 
 On a GPU add ``--device cuda`` (and ``--compile``). Writes NAME.json and NAME.md to --out (outputs/bench); those to
-commit go to ``--out results/benchmarks``. Exit codes: 0 done, 2 wrong argument.
+commit go to ``--out results/benchmarks``. Exit codes: 0 done, 1 check found something slower,
+2 wrong argument.
 """
 
 from __future__ import annotations
@@ -21,6 +23,7 @@ import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
@@ -30,10 +33,12 @@ import torch
 from bench import suites
 from bench.report import Report
 
+RECORDS = Path(__file__).resolve().parents[1] / "results" / "benchmarks"
+
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("suite", choices=list(suites.SUITES))
+    parser.add_argument("suite", choices=[*suites.SUITES, "check"])
     parser.add_argument("--width", type=int, help="of the PreAct-ResNet18; default: 16")
     parser.add_argument("--batch", type=int, help="default: 128; mixers: 128 and 256")
     parser.add_argument("--steps", type=int, default=16, help="steps in one timed run; mixers: as many as make 30 ms")
@@ -47,6 +52,8 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
     parser.add_argument("--precision", choices=["auto", "fp32", "tf32", "bf16", "fp16"], default="auto")
     parser.add_argument("--compile", action="store_true")
+    parser.add_argument("--records", type=Path, default=RECORDS,
+                        help="check: the folder to compare with; default: results/benchmarks")  # fmt: skip
     parser.add_argument("--out", type=Path, default=Path("outputs/bench"),
                         help="default: outputs/bench; results/benchmarks to commit them")  # fmt: skip
     parser.add_argument("--name", help="of the files; default: SUITE-DEVICE, of some suites SUITE-DEVICE-wWIDTH")
@@ -82,12 +89,27 @@ def main(arguments: Sequence[str] | None = None) -> int:
     command = shlex.join(["python", "scripts/benchmark.py", *(sys.argv[1:] if arguments is None else arguments)])
     width = f"-w{options.width or 16}" if options.suite in suites.AT_A_WIDTH else ""
     name = options.name or f"{options.suite}-{options.device}{width}"
+    if options.suite == "check":
+        return _check(options, name, command)
     _write(suites.SUITES[options.suite](options), options, name, command)
     return 0
 
 
-def _write(table: Report, options: argparse.Namespace, name: str, command: str) -> None:
-    """NAME.json and NAME.md, which is printed too."""
+def _check(options: argparse.Namespace, name: str, command: str) -> int:
+    from bench import check
+
+    found = check.check(options.records)
+    if found is None:
+        print(f"benchmark.py: --records {options.records} holds no record of loop, step or mixers", file=sys.stderr)
+        return 2
+    slower = check.slower(_write(found, options, name, command))
+    for what in slower:
+        print(f"benchmark.py: slower than its record: {what}", file=sys.stderr)
+    return 1 if slower else 0
+
+
+def _write(table: Report, options: argparse.Namespace, name: str, command: str) -> dict[str, Any]:
+    """NAME.json and NAME.md, which is printed too; returns the content."""
     content = table.as_dict(threads=options.threads) | {"command": command}
     where = content["provenance"]
     changed = " (with uncommitted changes)" if where["git_dirty"] else ""
@@ -96,6 +118,7 @@ def _write(table: Report, options: argparse.Namespace, name: str, command: str) 
     (options.out / f"{name}.json").write_text(json.dumps(content, indent=1, sort_keys=True) + "\n")
     (options.out / f"{name}.md").write_text(text)
     print(text)
+    return content
 
 
 if __name__ == "__main__":
