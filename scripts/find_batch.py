@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 CHECKOUT = Path(__file__).resolve().parents[1]
-sys.path[:0] = [str(CHECKOUT), str(CHECKOUT / "scripts")]
+sys.path.insert(0, str(CHECKOUT))
 
 from randomix.errors import OK, RunError  # noqa: E402
 
@@ -49,15 +49,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def composed(overrides: Sequence[str]) -> dict[str, Any]:
     """The resolved configuration of one run."""
-    from hydra.core.global_hydra import GlobalHydra
+    import hydra
+    from omegaconf import OmegaConf
 
-    from grid.plan import Experiments
     from randomix.engine.validation import normalise
 
-    try:
-        return normalise(Experiments(CHECKOUT).compose(overrides))
-    finally:
-        GlobalHydra.instance().clear()
+    with hydra.initialize_config_dir(str(CHECKOUT / "configs"), version_base="1.3"):
+        return normalise(OmegaConf.to_container(hydra.compose("train", list(overrides)), resolve=True))
 
 
 def measure(settings: dict[str, Any]) -> Found:
