@@ -243,6 +243,25 @@ def test_views_with_gaps_work(call):
 
 
 @calls
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+def test_under_autograd_the_same_comes_out_with_its_gradient(call, layout):
+    """What writes through NumPy on a CPU, and by indices on a GPU, must agree; a gradient needs the latter."""
+    inputs, targets, perm = batch((12, 20))
+    perm = perm.clone()
+    perm[2] = perm[3]  # two samples with the same partner
+    inputs = inputs.contiguous(memory_format=layout)
+    torch.manual_seed(0)
+    plain = call(inputs, targets, perm).inputs
+    leaf = inputs.clone().requires_grad_()
+    torch.manual_seed(0)
+    mixed = call(leaf, targets, perm).inputs
+    assert torch.equal(mixed, plain)
+    assert mixed.stride() == inputs.stride()
+    mixed.sum().backward()  # every mixed pixel has the weight 1 in all
+    torch.testing.assert_close(leaf.grad.sum(), torch.tensor(float(inputs.numel())), atol=0.05, rtol=0)
+
+
+@calls
 def test_arguments_are_not_modified(call):
     inputs, targets, perm = batch((12, 20))
     before = inputs.clone(), targets.clone(), perm.clone()

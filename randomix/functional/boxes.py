@@ -93,8 +93,8 @@ def cutout(inputs: Tensor, centers: np.ndarray | Tensor, length: int, inplace: b
     array = masks.writable(pasted)
     if array is None:
         return pasted.masked_fill_(masks.inside_boxes(boxes, inputs.shape[2:], inputs.device)[:, None], 0)
-    sides = zip(*boxes.t().view(2, dims, -1).tolist(), strict=True)
-    places = zip(*(map(slice, low, high) for low, high in sides), strict=True)
+    starts, ends = boxes.t().view(2, dims, -1).tolist()
+    places = zip(*(map(slice, start, end) for start, end in zip(starts, ends, strict=True)), strict=True)
     for sample, place in zip(array, places, strict=True):
         sample[(slice(None), *place)] = 0
     return pasted

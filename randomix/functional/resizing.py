@@ -67,10 +67,14 @@ def _paste_each(
     small, first = masks.writable(view), 2 if view is inputs else 1
     for axis, source in enumerate(masks.patch_sources(spatial, sizes, scale)):
         small = small.take(source, axis=first + axis)
-    small = (small if view is inputs else np.moveaxis(small, -1, 1))[perm.numpy()]
+    small = small if view is inputs else np.moveaxis(small, -1, 1)
+    partner, everyone = perm.numpy(), np.arange(count)
+    owner = partner.argsort()  # small[i] belongs to this sample
+    if not np.array_equal(partner[owner], everyone):  # one is a partner twice
+        small, owner = small[partner], everyone
     shifts = [size - side + 1 for size, side in zip(spatial, sizes, strict=True)]  # windows[i, :, start]: patch of i
     windows = as_strided(pasted, (count, channels, *shifts, *sizes), pasted.strides + pasted.strides[2:])
-    windows[(np.arange(count), slice(None), *boxes.numpy()[:, : len(sizes)].T)] = small
+    windows[(owner, slice(None), *boxes.numpy()[owner, : len(sizes)].T)] = small
 
 
 def _paste_small(
