@@ -7,6 +7,8 @@
     python scripts/benchmark.py networks        parameters, FLOPs, a real step and peak memory of every network
     python scripts/benchmark.py corruptions     milliseconds an image of every corruption against a plain loop
     python scripts/benchmark.py growth          time of a sample by batch, classes, image size and number of samples
+    python scripts/benchmark.py gpu             throughput of three networks as shares of ceilings, profile, waits, plot
+    python scripts/benchmark.py graphs          compiled graphs and recompilations of every method, and their gain
     python scripts/benchmark.py check           short runs of loop, step and mixers against the committed records
 
 On a GPU add ``--device cuda`` (and ``--compile``). Writes NAME.json and NAME.md to --out (outputs/bench); those to
@@ -39,7 +41,9 @@ RECORDS = Path(__file__).resolve().parents[1] / "results" / "benchmarks"
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("suite", choices=[*suites.SUITES, "check"])
-    parser.add_argument("--width", type=int, help="of the PreAct-ResNet18; default: 16")
+    parser.add_argument(
+        "--width", type=int, help="of the PreAct-ResNet18; default: 16; gpu: of all networks, full on a GPU"
+    )
     parser.add_argument("--batch", type=int, help="default: 128; mixers: 128 and 256")
     parser.add_argument("--steps", type=int, default=16, help="steps in one timed run; mixers: as many as make 30 ms")
     parser.add_argument("--rounds", type=int, default=11,
@@ -47,7 +51,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--size", type=int,
                         help="height and width of the images, at least 8; default: 32; mixers: 32, 64, 224, and 16000, "
                              "which is one channel of 16,000 samples (as all from 1024 on)")  # fmt: skip
-    parser.add_argument("--only", nargs="+", metavar="NAME", help="step: these methods; growth: these axes")
+    parser.add_argument(
+        "--only", nargs="+", metavar="NAME", help="step: these methods; growth: these axes; gpu: these networks"
+    )
     parser.add_argument("--threads", type=int, default=1, help="CPU threads of one operation")
     parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
     parser.add_argument("--precision", choices=["auto", "fp32", "tf32", "bf16", "fp16"], default="auto")
@@ -118,6 +124,8 @@ def _write(table: Report, options: argparse.Namespace, name: str, command: str) 
     (options.out / f"{name}.json").write_text(json.dumps(content, indent=1, sort_keys=True) + "\n")
     (options.out / f"{name}.md").write_text(text)
     print(text)
+    if getattr(table, "figure", None) is not None:
+        table.figure(content, options.out / name)
     return content
 
 

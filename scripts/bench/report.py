@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any, Protocol
 
 from bench import targets
@@ -28,7 +29,10 @@ class Report(Protocol):
 
 @dataclass(frozen=True)
 class Plain:
-    """``body`` is what was measured; ``lines(content)`` is its Markdown below the title."""
+    """``body`` is what was measured; ``lines(content)`` is its Markdown below the title.
+
+    figure: draws ``content`` beside the other files and returns where, if the suite has one.
+    """
 
     suite: str
     body: dict[str, Any]
@@ -36,6 +40,7 @@ class Plain:
     device: str
     precision: str
     started: float
+    figure: Callable[[dict[str, Any], Path], Path | None] | None = None
 
     def as_dict(self, threads: int) -> dict[str, Any]:
         """Everything measured, with the environment."""

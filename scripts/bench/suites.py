@@ -120,6 +120,26 @@ def growth(options: argparse.Namespace) -> report.Report:
     return growth.measure(setting_of(options), options.rounds, note, axes)
 
 
+def gpu(options: argparse.Namespace) -> report.Report:
+    """Throughput of the networks, or those of ``only``, against ceilings; at full width unless on a CPU."""
+    from bench import gpu
+
+    _keep_memory(options.device)
+    width = options.width or (16 if options.device == "cpu" else None)
+    names = options.only or list(gpu.NETWORKS)
+    return gpu.measure(
+        options.device, names, width, options.batch, options.precision, options.steps, options.rounds, note
+    )
+
+
+def graphs(options: argparse.Namespace) -> report.Report:
+    """T8: graphs and recompilations of every method, seconds of compiling, and what a compiled step gains."""
+    from bench import graphs
+
+    _keep_memory(options.device)
+    return graphs.measure(setting_of(options), options.rounds, note)
+
+
 def _keep_memory(device: str) -> bool:
     return device == "cpu" and keep_freed_memory()
 
@@ -132,8 +152,10 @@ SUITES: dict[str, Callable[[argparse.Namespace], report.Report]] = {
     "networks": networks,
     "corruptions": corruptions,
     "growth": growth,
+    "gpu": gpu,
+    "graphs": graphs,
 }
-AT_A_WIDTH = ("loop", "step", "growth")  # suites whose files are named after the width
+AT_A_WIDTH = ("loop", "step", "growth", "graphs")  # suites whose files are named after the width
 
 
 def choices(suite: str) -> list[str]:
@@ -144,4 +166,8 @@ def choices(suite: str) -> list[str]:
         from bench.growth import AXES
 
         return list(AXES)
+    if suite == "gpu":
+        from bench.gpu import NETWORKS
+
+        return list(NETWORKS)
     return []
