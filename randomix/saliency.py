@@ -129,7 +129,9 @@ def _look_up(rows: Array, columns: Array) -> Array:
 def _grey(images: Array) -> Array:
     """(N, H, W) float32 integers from uint8 images: 0.114, 0.587 and 0.299 of the channels in 15 bits, rounded."""
     weights = _fixed_point(images.shape[-1], _device(images))
-    return _floor((images * weights).sum(-1) + 0.5)
+    if isinstance(images, Tensor):  # no product of matrices, which a GPU may round
+        return _floor((images * weights).sum(-1) + 0.5)
+    return _floor(images @ weights + 0.5)  # an eighth of the time or less
 
 
 @functools.lru_cache(maxsize=8)
