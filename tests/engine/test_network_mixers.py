@@ -1,11 +1,10 @@
-"""Methods that need the network, in the engine: graphs of compiled training, gradients of two ranks, micro-batches."""
+"""Methods that need the network, in the engine: gradients of two ranks."""
 
 import pytest
 import torch
 from torch import nn
 
-import models
-from randomix import StepRng, mixers
+from randomix import mixers
 from randomix.engine import distributed
 from randomix.engine.distributed import World
 from randomix.engine.stopper import Stopper
@@ -47,55 +46,6 @@ def quiet():
     stopper = Stopper()
     stopper.close()
     return stopper
-
-
-def tiny_preact():
-    torch.manual_seed(0)
-    config = {"name": "preact_resnet18", "width": 4}
-    return models.build(config, sample_shape=(3, 8, 8), num_classes=4).train()
-
-
-# -- compiled -----------------------------------------------------------------------------------------------------
-
-
-def test_a_composite_compiles_once_for_each_place_where_it_mixes():
-    from torch._dynamo.testing import CompileCounter
-
-    counter, plain, inner = CompileCounter(), tiny_preact(), tiny_preact()
-    compiled = torch.compile(inner, backend=counter)
-    config = {"name": "randomix", "candidates": ["mixup", "cutmix", "manifold_mixup", "patchup"]}
-    mixer = mixers.build(config, num_classes=4)
-    inputs, labels = torch.rand(6, 3, 8, 8, generator=torch.Generator().manual_seed(0)), torch.arange(6) % 4
-    used, graphs = set(), []
-    for step in range(40):
-        results = [mixer.forward_mixed(model, inputs, labels, StepRng(0, step)) for model in (plain, compiled)]
-        assert torch.equal(results[0].logits, results[1].logits)
-        assert torch.equal(results[0].targets, results[1].targets)
-        used.add(results[0].name)
-        graphs.append(counter.frame_count)
-    assert used == {"mixup", "cutmix", "manifold_mixup", "patchup"}
-    assert graphs[-1] == 5  # without a tap, two for each hidden method
-    assert graphs[20] == graphs[-1]  # what has been seen is not compiled again
-    torch._dynamo.reset()
-
-
-def test_compiled_training_has_a_graph_for_each_tap_however_many(tmp_path, monkeypatch):
-    """More graphs than dynamo makes by itself before it gives up, which it does with a warning only."""
-    from torch._dynamo.testing import CompileCounter
-
-    counter, compiler = CompileCounter(), torch.compile
-    monkeypatch.setattr(torch, "compile", lambda model, **options: compiler(model, backend=counter, **options))
-    taps = [1, 2, 3, 4, 5]
-    everywhere = [{"name": n, "taps": taps, **o} for n, o in (("manifold_mixup", {}), ("patchup", {"block_size": 1}))]
-    config = tiny_config(tmp_path, trainer={"compile": True}, recipe={"epochs": 12})
-    config["mixer"] = {"name": "randomix", "candidates": [*everywhere, "mixup"], "weights": [5, 5, 1]}
-    config["model"] = {"name": "tapped_group_net", "layers": 5}
-    with torch._dynamo.config.patch(cache_size_limit=8):  # as it comes
-        running = make_trainer(config, World(), tapped_group_net)
-        for step, batch in enumerate(running.loader.batches(0, running.total_steps)):
-            running.step(step, batch, quiet())
-    assert counter.frame_count == 11
-    torch._dynamo.reset()
 
 
 # -- two ranks ----------------------------------------------------------------------------------------------------
