@@ -1,4 +1,4 @@
-"""The mixing methods as pure functions: every random draw is an argument, no argument is modified.
+"""The mixing methods as pure functions: every random draw is an argument, none is modified without ``inplace=True``.
 
 Shapes: inputs (N, C, *spatial) in 1-D, 2-D or 3-D, any floating dtype, device and memory format, all three kept;
 targets (N, K), mixed in float32; perm (N,) integers on the inputs' device: sample i is paired with perm[i].
