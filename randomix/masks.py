@@ -121,14 +121,6 @@ def box_slices(box: Sequence[int]) -> tuple[slice, ...]:
     return tuple(map(slice, box[:dims], box[dims:]))
 
 
-def within(tensors: Sequence[Tensor], box: Sequence[int]) -> list[Tensor]:
-    """View the box of Python integers of tensors (N, C, *S), with their axes in the memory_order of the first."""
-    slices = box_slices(box)
-    if memory_order(tensors[0]) is tensors[0]:
-        return [tensor[(..., *slices)] for tensor in tensors]
-    return [tensor.movedim(1, -1)[(slice(None), *slices)] for tensor in tensors]
-
-
 def box_share(box: Box, spatial: Spatial) -> float | Tensor:
     """Share of the pixels that lie in the box: a float for Python integers, else (N,) float32 on the boxes' device."""
     dims, pixels = len(spatial), math.prod(spatial)

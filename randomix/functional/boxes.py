@@ -44,11 +44,11 @@ def cutmix(inputs: Tensor, targets: Tensor, perm: Tensor, box: Box, inplace: boo
         keep = ~masks.inside_boxes(box.reshape(-1, box.shape[-1]), inputs.shape[2:], inputs.device)
         return pair_batch(blend_masked(masks.take_rows(inputs, perm), inputs, keep), inputs, targets, perm, lam)
     pasted = inputs if inplace else inputs.clone()
-    source, place = masks.within([inputs, pasted], box)
+    inside = (..., *masks.box_slices(box))
     if inplace or inputs.requires_grad:
-        place.copy_(source.index_select(0, perm))
+        pasted[inside] = inputs[inside].index_select(0, perm)
     else:
-        torch.index_select(source, 0, perm, out=place)  # two thirds of the time of two steps
+        torch.index_select(inputs[inside], 0, perm, out=pasted[inside])  # two thirds of the time of two steps
     return pair_batch(pasted, inputs, targets, perm, lam)
 
 
