@@ -9,6 +9,8 @@
     python scripts/benchmark.py growth          time of a sample by batch, classes, image size and number of samples
     python scripts/benchmark.py gpu             throughput of three networks as shares of ceilings, profile, waits, plot
     python scripts/benchmark.py graphs          compiled graphs and recompilations of every method, and their gain
+    python scripts/benchmark.py scaling         several ranks against one, on a CPU two
+    python scripts/benchmark.py startup         train.py --help, its refusals and its first step in fresh processes
     python scripts/benchmark.py check           short runs of loop, step and mixers against the committed records
 
 On a GPU add ``--device cuda`` (and ``--compile``). Writes NAME.json and NAME.md to --out (outputs/bench); those to

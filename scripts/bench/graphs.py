@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import replace
 from typing import Any
 
@@ -31,11 +32,13 @@ def measure(setting: Setting, rounds: int, progress: Callable[[str], None]) -> r
     data = fake_data(compiled)
     pixel = [name for name in mixers.available() if isinstance(mixers.build(name, num_classes=2), BatchMixer)]
     progress(f"{ALL_PIXEL:40s}")
-    rows[ALL_PIXEL] = _pixel(compiled, data, pixel)
+    with _nothing_compiled():
+        rows[ALL_PIXEL] = _pixel(compiled, data, pixel)
     for name in mixers.available():
         if name not in pixel:
             progress(f"{name:40s}")
-            rows[name] = _alone(compiled, data, name)
+            with _nothing_compiled():
+                rows[name] = _alone(compiled, data, name)
     gain = _gain(setting, rounds, progress)
     point = targets.Point(setting.device, setting.width, setting.size, compiled=True)
     found = [targets.judge(targets.PIXEL_GRAPHS, (rows[ALL_PIXEL]["graphs"],) * 3, point),
@@ -63,7 +66,7 @@ def _pixel(setting: Setting, data: Data, names: list[str]) -> dict[str, Any]:
                 ours(trainer, 2)()
     except torch._dynamo.exc.RecompileError as error:
         failed = str(error).strip().splitlines()[0][:200]
-    return _row(trainer, first, graphs, setting, hidden=False) | {"recompile_error": failed}
+    return _row(trainer, first, 2, graphs) | {"recompile_error": failed}
 
 
 def _alone(setting: Setting, data: Data, name: str) -> dict[str, Any]:
@@ -73,19 +76,17 @@ def _alone(setting: Setting, data: Data, name: str) -> dict[str, Any]:
     first = timed(ours(trainer, STEPS))
     graphs = _graphs()
     ours(trainer, STEPS)()
-    return _row(trainer, first, graphs, setting, isinstance(trainer.mixer, HiddenMixer))
+    return _row(trainer, first, STEPS, graphs)
 
 
-def _row(trainer: Trainer, first: Sample, graphs: int, setting: Setting, hidden: bool) -> dict[str, Any]:
-    """compile: seconds of the first steps beyond what as many take afterwards."""
-    steps = trainer.progress.step
-    warm = timed(ours(trainer, 2))
-    taken = STEPS if hidden or steps == 2 * STEPS else 2
+def _row(trainer: Trainer, first: Sample, taken: int, graphs: int) -> dict[str, Any]:
+    """compile: seconds of the first ``taken`` steps beyond what as many take afterwards."""
+    later, warm = _graphs() - graphs, timed(ours(trainer, 2))
     return {
         "graphs": graphs,
-        "later": _graphs() - graphs,
+        "later": later,
         "breaks": sum(counters["graph_break"].values()),
-        "hidden": hidden,
+        "hidden": isinstance(trainer.mixer, HiddenMixer),
         "compile_cpu_seconds": first.cpu - warm.cpu * taken / 2,
         "compile_wall_seconds": first.wall - warm.wall * taken / 2,
     }
@@ -105,6 +106,13 @@ def _gain(setting: Setting, rounds: int, progress: Callable[[str], None]) -> dic
     )
     values = [getattr(a, clock) / getattr(b, clock) for a, b in zip(samples["eager"], samples["compiled"], strict=True)]
     return {"eager_over_compiled": ratios(samples, "eager", "compiled", clock), "noise": noise(values), "clock": clock}
+
+
+def _nothing_compiled() -> AbstractContextManager[Any]:
+    """An empty cache on disk: what another run compiled would come for nothing."""
+    from torch._inductor import utils
+
+    return (getattr(utils, "fresh_cache", None) or utils.fresh_inductor_cache)()  # its name until torch 2.8
 
 
 def _forget() -> None:
@@ -131,8 +139,8 @@ def _lines(content: dict[str, Any]) -> list[str]:
     for name, row in content["rows"].items():
         cpu, wall = row["compile_cpu_seconds"], row["compile_wall_seconds"]
         lines.append(f"| {name} | {row['graphs']} | {row['later']} | {row['breaks']} | {cpu:.1f} | {wall:.1f} |")
-    lines += ["", f"RandoMix, eager / compiled step ({content['gain']['clock']} time): {middle:.3f} [{low:.3f}, {high:.3f}] "
-              f"(quartiles of {content['rounds']} rounds)."]  # fmt: skip
+    gain = f"{middle:.3f} [{low:.3f}, {high:.3f}] (quartiles of {content['rounds']} rounds)"
+    lines += ["", f"RandoMix, eager / compiled step ({content['gain']['clock']} time): {gain}."]
     if failed is not None:
         lines.append(f"A recompilation after the second step: {failed}")
     return lines + targets.lines(content["targets"])

@@ -36,7 +36,7 @@ def loop(options: argparse.Namespace) -> report.Report:
 
 def loop_at(setting: loops.Setting, rounds: int) -> report.Table:
     """Every loop side by side."""
-    kept = _keep_memory(setting.device)
+    kept = keep_memory(setting.device)
     data = loops.fake_data(setting)
     precision = resolve_precision(setting.precision, setting.torch_device)
     cases = {
@@ -57,7 +57,7 @@ def step(options: argparse.Namespace) -> report.Report:
 
 def step_at(setting: loops.Setting, rounds: int, only: list[str] | None = None) -> report.Table:
     """Baseline and every method, or those of ``only``, side by side."""
-    kept = _keep_memory(setting.device)
+    kept = keep_memory(setting.device)
     data = loops.fake_data(setting)
     cases = {
         name: loops.ours(loops.make_trainer(setting, data, name), setting.steps)
@@ -80,7 +80,7 @@ def mixing_at(points: list[Any], rounds: int, device: str, network_batch: int | 
     """The operations at ``points``; those that need the network at ``network_batch`` samples only."""
     from bench import operations, operations_report
 
-    kept = _keep_memory(device)
+    kept = keep_memory(device)
     measured = [
         operations.measure(point, rounds, torch.device(device), networks=point.batch == network_batch, progress=note)
         for point in points
@@ -99,7 +99,7 @@ def feed(options: argparse.Namespace) -> report.Report:
     """Every data set's training batches against the plain way to make them; only the rounds matter."""
     from bench import feeds
 
-    _keep_memory("cpu")
+    keep_memory("cpu")
     return feeds.measure(options.rounds, note)
 
 
@@ -107,7 +107,7 @@ def corruptions(options: argparse.Namespace) -> report.Report:
     """Every corruption of batch * steps images; only these, size and device matter."""
     from bench import corruptions  # needs SciPy and PIL
 
-    _keep_memory(options.device)
+    keep_memory(options.device)
     return corruptions.measure(setting_of(options), options.rounds, note)
 
 
@@ -115,7 +115,7 @@ def growth(options: argparse.Namespace) -> report.Report:
     """Time of a sample along every axis, or those of ``only``; steps do not matter."""
     from bench import growth
 
-    _keep_memory(options.device)
+    keep_memory(options.device)
     axes = {axis: growth.AXES[axis] for axis in options.only or growth.AXES}
     return growth.measure(setting_of(options), options.rounds, note, axes)
 
@@ -124,7 +124,7 @@ def gpu(options: argparse.Namespace) -> report.Report:
     """Throughput of the networks, or those of ``only``, against ceilings; at full width unless on a CPU."""
     from bench import gpu
 
-    _keep_memory(options.device)
+    keep_memory(options.device)
     width = options.width or (16 if options.device == "cpu" else None)
     names = options.only or list(gpu.NETWORKS)
     return gpu.measure(
@@ -136,11 +136,28 @@ def graphs(options: argparse.Namespace) -> report.Report:
     """T8: graphs and recompilations of every method, seconds of compiling, and what a compiled step gains."""
     from bench import graphs
 
-    _keep_memory(options.device)
+    keep_memory(options.device)
     return graphs.measure(setting_of(options), options.rounds, note)
 
 
-def _keep_memory(device: str) -> bool:
+def scaling(options: argparse.Namespace) -> report.Report:
+    """T9: 1 and 2 ranks on a CPU, 1, 2, 4, ... and all of the GPUs; --threads are those of a rank."""
+    from bench import scaling
+
+    count = torch.cuda.device_count() if options.device == "cuda" else 2
+    ranks = sorted({2**power for power in range(8) if 2**power <= count} | {count})
+    return scaling.measure(setting_of(options), ranks, options.threads, options.rounds, note)
+
+
+def startup(options: argparse.Namespace) -> report.Report:
+    """Processor seconds of train.py until it helps, refuses or takes its first step; only the rounds matter."""
+    from bench import startup
+
+    return startup.measure(options.rounds, note)
+
+
+def keep_memory(device: str) -> bool:
+    """As training does on a CPU; whether it is so."""
     return device == "cpu" and keep_freed_memory()
 
 
@@ -154,8 +171,10 @@ SUITES: dict[str, Callable[[argparse.Namespace], report.Report]] = {
     "growth": growth,
     "gpu": gpu,
     "graphs": graphs,
+    "scaling": scaling,
+    "startup": startup,
 }
-AT_A_WIDTH = ("loop", "step", "growth", "graphs")  # suites whose files are named after the width
+AT_A_WIDTH = ("loop", "step", "growth", "graphs", "scaling")  # suites whose files are named after the width
 
 
 def choices(suite: str) -> list[str]:

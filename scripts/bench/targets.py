@@ -84,6 +84,7 @@ PIXEL_GRAPHS = Target("T8", "graphs of all pixel mixers", "<=", {"cpu": 1, "cuda
 HIDDEN_GRAPHS = Target("T8", "graphs of a hidden mixer", "<=", {"cpu": 4, "cuda": 4})
 RECOMPILES = Target("T8", "recompiles after step 2, all pixel mixers", "<=", {"cpu": 0, "cuda": 0})
 SCALING = Target("T9", "efficiency against one rank", ">=", {"cuda": 0.87})
+STARTUP = Target("start-up", "CPU seconds", "<=", {"cpu": 1.0})
 
 
 def judge(target: Target, values: tuple[float, float, float], point: Point) -> dict[str, Any] | None:

@@ -33,7 +33,7 @@ def record(suite: str, ratios: dict[str, float], rounds: int, seed: object, widt
     rows = {name: {"cpu": {"time_ratio": quartiles_of(middle, rounds, (seed, name))}}
             for name, middle in ratios.items()}  # fmt: skip
     return {"suite": suite, "reference": reference, "rounds": rounds, "rows": rows, "provenance": WHERE,
-            "setting": {"width": width, "compile": False}}  # fmt: skip
+            "setting": {"width": width, "compile": False}, "keeps_freed_memory": True}  # fmt: skip
 
 
 def mixing_record(ratio: float, rounds: int, seed: object) -> dict:
@@ -41,7 +41,7 @@ def mixing_record(ratio: float, rounds: int, seed: object) -> dict:
     methods = {"mixup": {"ours": {"cpu": {}, "rounds": rounds}, "timm": row}}
     small = {"shape": "3x32x32", "layout": "NCHW", "methods": methods}
     points = [small | {"batch": 128}, small | {"batch": 256}, small | {"batch": 128, "shape": "3x64x64"}]
-    return {"suite": "mixers", "rounds": rounds, "points": points, "provenance": WHERE}
+    return {"suite": "mixers", "rounds": rounds, "points": points, "provenance": WHERE, "keeps_freed_memory": True}
 
 
 STEP = {f"method{i}": 1.0 + i / 20 for i in range(10)}
@@ -103,8 +103,11 @@ def test_only_records_that_can_be_repeated_count(check, tmp_path) -> None:
     few, many = record("loop", {"a": 1.0}, 5, 0), record("loop", {"a": 1.0}, 41, 0)
     gpu = copy.deepcopy(record("loop", {"a": 1.0}, 99, 0))
     gpu["provenance"]["device"] = "cuda"
+    before_the_allocator = record("loop", {"a": 1.0}, 99, 0) | {"keeps_freed_memory": False}
     old_mixers = record("mixers", {"a": 1.0}, 99, 0)  # of another form
-    for number, content in enumerate([few, many, gpu, record("step", {"a": 1.0}, 9, 0, width=64), old_mixers]):
+    for number, content in enumerate(
+        [few, many, gpu, before_the_allocator, record("step", {"a": 1.0}, 9, 0, width=64), old_mixers]
+    ):
         (tmp_path / f"{number}.json").write_text(json.dumps(content))
     assert {suite: content["file"] for suite, content in check.records(tmp_path).items()} == {"loop": "1.json"}
 
