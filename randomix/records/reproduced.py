@@ -271,10 +271,11 @@ def _notes(table: ReproducedTable, matches: Mapping[str, Match], measure: str) -
                    for r in c.match.group.records if _is_null(r, column.metric)})  # fmt: skip
     if lost:
         yield f"Not finite, hence left out: values of {', '.join(lost)}."
-    mixed = sorted({c.run.label for c in table.cells if c.run and c.match and c.match.group
-                    and len({r.provenance.get("precision") for r in c.match.group.records}) > 1})  # fmt: skip
+    arithmetic = {c.run.label: sorted({str(r.provenance.get("precision")) for r in c.match.group.records})
+                  for c in table.cells if c.run and c.match and c.match.group}  # fmt: skip
+    mixed = [f"{label} ({', '.join(names)})" for label, names in sorted(arithmetic.items()) if len(names) > 1]
     if mixed:
-        yield f"Runs of different floating-point precision stand in the cells of {', '.join(mixed)}."
+        yield f"Runs or evaluations of different floating-point precision stand in the cells of {', '.join(mixed)}."
     if _differ(groups.values()):
         yield "Not all runs of a data set saw the same files: their checksums differ."
     yield from (f"The paper contradicts itself: {c.text}." for c in contradictions() if table.paper.number in c.tables)

@@ -64,8 +64,6 @@ def _times(value: float | None, count: int) -> float | None:
 
 def _given_nproc(more: Sequence[str]) -> int | None:
     given = [text.partition("=")[2] for text in more if text.startswith("trainer.nproc=")]
-    if given and not (given[-1].isdecimal() and int(given[-1]) > 0):
-        raise ValueError(f"trainer.nproc={given[-1]}: expected a number of at least 1")
     return int(given[-1]) if given else None
 
 

@@ -234,10 +234,12 @@ def test_other_files_are_noticed_whatever_the_set_calls_its_digest(tmp_path: Pat
     assert "checksums differ" in notes({"a": "12"}, {"a": "34"}) and "checksums differ" not in notes("12", "12")
 
 
-def test_other_arithmetic_is_named(tmp_path: Path) -> None:
+@pytest.mark.parametrize("kind", ["train", "eval"])  # of another seed; or a later evaluation of the same run
+def test_other_arithmetic_is_named(tmp_path: Path, kind: str) -> None:
     def notes(*precisions: str) -> str:
-        records = [record("mixup", 4, s, provenance={"precision": p}) for s, p in enumerate(precisions)]
+        records = [record("mixup", 4, s * (kind == "train"), provenance={"precision": p},
+                          kind=kind if s else "train") for s, p in enumerate(precisions)]  # fmt: skip
         return " ".join(reproduce(loaded(tmp_path), records)[3].notes)
 
-    assert "different floating-point precision stand in the cells of" in notes("bf16", "fp32")
+    assert "different floating-point precision stand in the cells of mixup (bf16, fp32)." in notes("bf16", "fp32")
     assert "floating-point" not in notes("bf16", "bf16")

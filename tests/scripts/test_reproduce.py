@@ -18,6 +18,7 @@ sys.path.insert(0, str(ROOT / "scripts"))
 
 import reproduce  # noqa: E402
 from grid import launch  # noqa: E402
+from grid.more import check_more  # noqa: E402
 from grid.plan import Experiments, Run  # noqa: E402
 from grid.scales import Scale, load  # noqa: E402
 from grid.state import METRICS, state_of  # noqa: E402
@@ -94,7 +95,12 @@ def test_wrong_arguments_take_one_line(arguments: list[str], message: str, capsy
         ("trainer.devise=cpu", "trainer.devise=cpu: devise must be one of .*; did you mean device[?]"),
         ("trainer.precision=bf16", "trainer.precision=bf16: it makes other runs of them, which fill no cell; .*"),
         ("trainer.micro_batch_size=8", "trainer.micro_batch_size=8: it makes other runs of them, .*"),
+        ("trainer.deterministic=true", "trainer.deterministic=true: it makes other runs of them, .*"),
+        ("trainer.nproc=7", "recipe.batch_size=[0-9]+: must be divisible by trainer.nproc=7 .*"),
         ("trainer.nproc=many", "trainer.nproc=many: must be a whole number of at least 1"),
+        ("trainer.compile=yes", "trainer.compile=yes: must be true or false"),
+        ("trainer.device=cpu,cuda", "trainer.device=cpu,cuda: all runs take one value"),
+        ("trainer.keep_last=[", "trainer.keep_last=\\[: cannot be read; check brackets and quotes"),
     ],
 )
 def test_overrides_of_all_runs_are_refused_before_any_starts(run: Run, text: str, line: str, monkeypatch, capsys):
@@ -102,6 +108,10 @@ def test_overrides_of_all_runs_are_refused_before_any_starts(run: Run, text: str
     assert reproduce.main(["table=4", "run=true", text]) == 2
     found = capsys.readouterr()
     assert re.fullmatch(f"reproduce.py: {line}\n", found.err) and not found.out
+
+
+def test_an_override_that_changes_no_run_is_taken(run: Run) -> None:
+    check_more(["trainer.precision=auto", "trainer.deterministic=false", "trainer.nproc=2"], [run.config])
 
 
 def test_arguments() -> None:
