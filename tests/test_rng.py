@@ -1,11 +1,13 @@
 """Draws are a function of (seed, stream, step, rank, scope) and of nothing else."""
 
+import zlib
 from itertools import combinations
 
 import numpy as np
 import pytest
 import torch
 
+from randomix.mixers.cutmix import CutMix
 from randomix.rng import StepRng, as_step_rng
 
 
@@ -64,3 +66,20 @@ def test_a_default_device_is_not_where_the_seed_is_drawn():
     with torch.device("meta"):  # drawing there would give no number
         assert as_step_rng(None) == expected
         assert as_step_rng(torch.Generator("cpu").manual_seed(5)) == as_step_rng(torch.Generator("cpu").manual_seed(5))
+
+
+@pytest.mark.parametrize("seed", [0, 7, 2**32 - 1, 2**32, 2**62 - 3])
+def test_a_generator_is_numpys_of_the_counters(seed):
+    """However it is made: the same draws as ``default_rng`` of the list."""
+    words = [seed, zlib.crc32(b"mixup"), 0, 5, 3]
+    expected = np.random.default_rng(words).bit_generator.state
+    assert StepRng(seed, step=5, rank=2).generator("mixup").bit_generator.state == expected
+
+
+@pytest.mark.parametrize("spatial", [(32, 32), (1, 7, 12), (16_000,), (3, 2**33)])
+def test_a_center_is_drawn_as_one_array_would_be(spatial):
+    mixer, inputs = CutMix(), torch.empty(2, 3, *spatial, device="meta")
+    for seed in range(50):
+        ours, whole = np.random.default_rng(seed), np.random.default_rng(seed)
+        assert mixer.draw_centers(ours, inputs) == whole.integers(0, spatial).tolist()
+        assert ours.bit_generator.state == whole.bit_generator.state
