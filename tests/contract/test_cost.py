@@ -91,13 +91,22 @@ def test_in_place_gives_the_same(name, granularity, layout, dtype):
                      and (granularity == "batch" or name == "cutout"))  # fmt: skip
 
 
-@pytest.mark.parametrize("name", [*METHODS, "saliencymix"])
+@pytest.mark.parametrize("name", METHODS)
 def test_gradients_reach_the_inputs(name):
-    """A batch that requires gradients takes the way of a device, with the same result."""
-    plain, labels = torch.rand(6, 3, 12, 10), torch.arange(6)
+    """A batch that requires gradients takes the way of a device, with the same result; mixing is linear."""
+    plain, other, labels = torch.rand(6, 3, 12, 10), torch.rand(6, 3, 12, 10), torch.arange(6)
     for step in range(6):
         inputs = plain.clone().requires_grad_()
-        mixed = mixer_of(name)(inputs, labels, StepRng(0, step))
-        assert torch.equal(mixed.inputs, mixer_of(name)(plain, labels, StepRng(0, step)).inputs)
-        (gradient,) = torch.autograd.grad((mixed.inputs * plain).sum(), inputs)
-        assert gradient.abs().sum() > 0
+        mixed, of_other = (mixer_of(name)(batch, labels, StepRng(0, step)).inputs for batch in (inputs, other))
+        assert torch.equal(mixed, mixer_of(name)(plain, labels, StepRng(0, step)).inputs)
+        (gradient,) = torch.autograd.grad((mixed * plain).sum(), inputs)
+        torch.testing.assert_close((gradient * other).sum(), (of_other * plain).sum())
+
+
+def test_a_choice_for_each_sample_leaves_the_inputs_to_every_candidate():
+    candidates = [{"name": "cutout", "length": 6}, {"name": "cutmix", "granularity": "batch"}]
+    settings = {"name": "randomix", "candidates": candidates, "granularity": "sample"}
+    inputs, labels = torch.rand(8, 3, 12, 10), torch.arange(8)
+    expected = build(settings, num_classes=8)(inputs, labels, StepRng(0)).inputs
+    mixed = build(settings, num_classes=8).allow_inplace()(inputs.clone(), labels, StepRng(0)).inputs
+    assert torch.equal(mixed, expected)
