@@ -160,6 +160,7 @@ def test_the_papers_tables_come_from_the_grid_beside_the_records(tmp_path: Path,
     assert run_tables(results / "records", "--out", results) == 0
     printed = capsys.readouterr()
     assert printed.err == "" and "Table 4: Robustness on CIFAR-100: 1 of 24 cells filled" in printed.out
+    assert "table4.md; the others: python scripts/reproduce.py table=4\n" in printed.out
     names = set(tree(results / "tables"))
     assert {f"paper/table{n}.{s}" for n in range(1, 7) for s in ("md", "tex", "csv", "html")} < names
     assert not any(n.startswith("demo") for n in names)  # no record fills a cell of that scale
