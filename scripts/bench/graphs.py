@@ -62,7 +62,8 @@ def _pixel(setting: Setting, data: Data, names: list[str]) -> dict[str, Any]:
     try:
         with torch._dynamo.config.patch(error_on_recompile=True):
             for name in names:
-                trainer.stepper.mixer = mixers.build(name, num_classes=setting.classes, mean=data.mean, std=data.std)
+                mixer = mixers.build(name, num_classes=setting.classes, mean=data.mean, std=data.std)
+                trainer.stepper.mixer = mixer.allow_inplace()
                 ours(trainer, 2)()
     except torch._dynamo.exc.RecompileError as error:
         failed = str(error).strip().splitlines()[0][:200]

@@ -76,7 +76,7 @@ def make_trainer(
     )  # fmt: skip
     world = world or World(device=setting.torch_device)
     precision = resolve_precision(setting.precision, setting.torch_device)
-    built = mixers.build(mixer, num_classes=setting.classes, mean=data.mean, std=data.std)
+    built = mixers.build(mixer, num_classes=setting.classes, mean=data.mean, std=data.std).allow_inplace()
     trainer = Trainer(config, data, network(setting) if model is None else model, built, world, precision)
     trainer.model.train()
     return trainer
