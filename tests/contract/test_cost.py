@@ -101,6 +101,8 @@ def test_gradients_reach_the_inputs(name):
         assert torch.equal(mixed, mixer_of(name)(plain, labels, StepRng(0, step)).inputs)
         (gradient,) = torch.autograd.grad((mixed * plain).sum(), inputs)
         torch.testing.assert_close((gradient * other).sum(), (of_other * plain).sum())
+        with torch.no_grad():
+            assert torch.equal(mixer_of(name)(inputs, labels, StepRng(0, step)).inputs, mixed)
 
 
 def test_a_choice_for_each_sample_leaves_the_inputs_to_every_candidate():
