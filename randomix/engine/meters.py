@@ -23,9 +23,21 @@ class TrainMeter:
 
         Soft accuracy credits a prediction with its class's share of the mixed target.
         """
+        self.add(loss, logits, targets)
+        self.count(len(logits))
+
+    def add(self, loss: Tensor, logits: Tensor, targets: Tensor) -> None:
+        """The part of ``update`` that happens on the device, in place."""
         credit = targets.gather(1, logits.argmax(1, keepdim=True)).sum(dtype=torch.float64)
         self._sums += torch.stack([loss.detach().double() * len(logits), credit])
-        self._samples += len(logits)
+
+    def count(self, samples: int) -> None:
+        """The part of ``update`` that happens on the host."""
+        self._samples += samples
+
+    def tensors(self) -> list[Tensor]:
+        """What it keeps on the device; these stay the same tensors."""
+        return [self._sums]
 
     def read(self, reduce: Reduce | None = None) -> dict[str, float]:
         """Means since the last ``read``, over all ranks with ``reduce``: loss, soft_top1 in percent, samples."""
@@ -41,4 +53,4 @@ class TrainMeter:
     def load_state(self, state: list[float]) -> None:
         """Continue from ``state()``; of several ranks one carries the sums of all."""
         *sums, self._samples = state
-        self._sums = torch.tensor(sums, dtype=torch.float64, device=self._sums.device)
+        self._sums.copy_(torch.tensor(sums, dtype=torch.float64))

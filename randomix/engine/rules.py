@@ -139,6 +139,7 @@ RULES: dict[str, dict[str, Rule]] = {
             int | str | None, "of at least 2, or auto", lambda v: v == "auto" or (type(v) is int and v >= 2)
         ),
         "compile": FLAG,
+        "cuda_graph": FLAG,
         "nproc": at_least(1),
         "threads": optional(at_least(1)),
         "deterministic": FLAG,

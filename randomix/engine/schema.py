@@ -37,6 +37,7 @@ class TrainerConfig:
     precision: str = "auto"  # auto | fp32 | tf32 | bf16 | fp16
     micro_batch_size: int | str | None = None  # samples a rank computes at a time | auto: all that fit; None: all
     compile: bool = False
+    cuda_graph: bool = False  # replay each step as one CUDA graph: one GPU, methods that mix pixels
     nproc: int = 1  # worker processes started on this machine
     threads: int | None = None  # intra-op CPU threads of one process; None: cores / nproc
     deterministic: bool = False

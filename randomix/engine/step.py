@@ -18,6 +18,7 @@ from randomix.errors import NonFiniteError
 from randomix.losses import LOSSES
 from randomix.mixers.base import Mixer
 from randomix.rng import StepRng
+from randomix.types import MixedForward
 
 
 class TrainStep:
@@ -57,8 +58,7 @@ class TrainStep:
         Raises NonFiniteError on all ranks, before the update, if the loss or a gradient of any rank is not finite. On
         CUDA the device itself leaves the weights as they are, and the error comes a few steps later.
         """
-        for group in self.optimizer.param_groups:
-            group["lr"] = self._learning_rate(step)
+        self._set_learning_rate(step)
         self._seed_torch(step)
         if self._sync_statistics:
             distributed.sync_buffers(self.model)  # the method sees rank 0's on every rank, as after a resume
@@ -66,9 +66,7 @@ class TrainStep:
         decision = stopper.check(step, self._gradients(step, batch))
         if decision.nonfinite:
             raise NonFiniteError(self.diagnosis(decision.nonfinite_step, step, batch))
-        self.scaler.step(self.optimizer)
-        self.scaler.update()
-        self._clear_gradients()
+        self._update()
         if self.average is not None:
             self.average.update(self.model)
         return decision.stop
@@ -90,6 +88,10 @@ class TrainStep:
 
     def _learning_rate(self, step: int) -> float:
         return learning_rate(step, self.recipe, self.steps_per_epoch)
+
+    def _set_learning_rate(self, step: int) -> None:
+        for group in self.optimizer.param_groups:
+            group["lr"] = self._learning_rate(step)
 
     def _seed_torch(self, step: int) -> None:
         """Dropout, and whatever else draws from torch, becomes a function of the step too.
@@ -115,11 +117,20 @@ class TrainStep:
         rng = self.rng.at(step) if part == 0 else self.rng.at(step).child(f"part{part}")
         with self.precision.autocast():
             forward = self.mixer.forward_mixed(self.network, inputs, labels, rng)
+        self.meter.count(len(labels))
+        self.methods.append(forward.name)
+        return self._backward(forward)
+
+    def _backward(self, forward: MixedForward) -> Tensor:
         loss = forward.loss(self.criterion)
         self.scaler.scale(loss / self.recipe.accumulate).backward()
-        self.meter.update(loss.detach(), forward.logits.detach(), forward.targets)
-        self.methods.append(forward.name)
+        self.meter.add(loss.detach(), forward.logits.detach(), forward.targets)
         return loss.detach()
+
+    def _update(self) -> None:
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
+        self.optimizer.zero_grad(set_to_none=True)
 
     def _probe(self, loss: Tensor) -> Tensor:
         """Finite only if the loss and the gradients are; gradients under a scaler overflow now and then by design."""
@@ -132,9 +143,6 @@ class TrainStep:
         if last or not hasattr(self.network, "no_sync"):
             return contextlib.nullcontext()
         return self.network.no_sync()
-
-    def _clear_gradients(self) -> None:
-        self.optimizer.zero_grad(set_to_none=True)
 
 
 def _compiled(model: nn.Module) -> nn.Module:

@@ -58,16 +58,19 @@ class Stopper:
         """Ask all ranks to stop at their next check."""
         self.reason = self.reason or reason
 
-    def check(self, step: int, loss: Tensor | None = None) -> Decision:
+    def check(self, step: int, loss: Tensor | None = None, *, watched: bool = False) -> Decision:
         """Every rank calls this with its loss (a scalar) at the same steps, and gets the same answer.
+
+        watched: the guard has been told of the step's loss already, by the step itself.
 
         On the CPU, and without a guard, ``nonfinite`` is about this step. With a guard it may be a few steps late; the
         guard has made the optimizer keep its weights since ``nonfinite_step``.
         """
         bad = None
-        on_host = loss is None or loss.device.type == "cpu"
-        if self.guard is not None and not on_host:
+        if self.guard is not None and loss is not None and loss.device.type != "cpu":
             self.guard.observe(step, loss)
+            watched = True
+        if watched:
             if step % self.interval:
                 return Decision(False, False)
             bad = self.guard.poll()
@@ -132,14 +135,20 @@ class NonFiniteGuard:
         self._host = torch.full((), -1, dtype=torch.int64, pin_memory=device.type == "cuda")
         self._copied: torch.cuda.Event | None = None
 
-    def observe(self, step: int, loss: Tensor) -> None:
-        """Note on the device whether ``loss`` is finite on every rank; call it before the optimizer's step."""
-        found = torch.maximum(self._found, (~torch.isfinite(loss.detach())).any().float())
+    def observe(self, step: int | Tensor, loss: Tensor) -> None:
+        """Note on the device whether ``loss`` is finite on every rank; call it before the optimizer's step.
+
+        step: its number, or a tensor of no dimension that holds it.
+        """
+        self._found.copy_(torch.maximum(self._found, (~torch.isfinite(loss.detach())).any().float()))
         if dist.is_initialized():
-            dist.all_reduce(found, dist.ReduceOp.MAX)
-        self._step = self._step.masked_fill((self._step < 0) & (found > 0), step)  # where() would copy the number over
-        self._found = found
-        self._optimizer.found_inf = found  # type: ignore[attr-defined]
+            dist.all_reduce(self._found, dist.ReduceOp.MAX)
+        self._step.masked_fill_((self._step < 0) & (self._found > 0), step)  # where() would copy the number over
+        self._optimizer.found_inf = self._found  # type: ignore[attr-defined]
+
+    def tensors(self) -> list[Tensor]:
+        """What it keeps on the device; these stay the same tensors."""
+        return [self._found, self._step]
 
     def poll(self, wait: bool = False) -> int | None:
         """The first bad step if it is known by now, else None. ``wait=True`` is exact and waits for the device."""

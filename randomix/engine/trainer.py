@@ -15,6 +15,7 @@ from torch import nn
 from randomix.engine import distributed
 from randomix.engine.checkpoint import FORMAT
 from randomix.engine.evaluate import evaluate
+from randomix.engine.graphed import GraphedStep
 from randomix.engine.optim import Precision, learning_rate
 from randomix.engine.protocols import Batch, Data
 from randomix.engine.schema import TrainConfig
@@ -68,7 +69,8 @@ class Trainer:
         self.data = data.describe()
         self.steps_per_epoch = self.loader.steps_per_epoch
         self.total_steps = recipe.epochs * self.steps_per_epoch
-        self.stepper = TrainStep(config, self.model, mixer, world, precision, self.steps_per_epoch)
+        kind = GraphedStep if config.trainer.cuda_graph else TrainStep
+        self.stepper = kind(config, self.model, mixer, world, precision, self.steps_per_epoch)
         self.optimizer, self.scaler, self.average = self.stepper.optimizer, self.stepper.scaler, self.stepper.average
         self.network, self.meter, self.guard = self.stepper.network, self.stepper.meter, self.stepper.guard
         self.criterion = self.stepper.criterion

@@ -258,6 +258,8 @@ class _Check:
         if batch and nproc and accumulate:
             self._micro_batch(batch, nproc, accumulate)
             self._micro_batch_size(batch, nproc, accumulate)
+        if self._get("trainer.cuda_graph"):
+            self._cuda_graph(nproc, accumulate)
         size = self._get("dataset.train_size")
         if batch and size and size < batch:
             self._say(f"recipe.batch_size={batch}: must be at most dataset.train_size={size}, or no batch is complete")
@@ -266,6 +268,19 @@ class _Check:
             self._say(f"recipe.warmup_epochs={warmup}: must be at most recipe.epochs={epochs}")
         if self._get("recipe.schedule") == "multistep" and self._get("recipe.milestones", []) == []:
             self._say("recipe.milestones=[]: recipe.schedule=multistep needs some, for example [0.5,0.75]")
+
+    def _cuda_graph(self, nproc: int | None, accumulate: int | None) -> None:
+        """One process on one GPU computes a step in one go; the methods are looked at when they are built."""
+        size, is_not = self._get("trainer.micro_batch_size"), "trainer.cuda_graph=true: not with"
+        if self._get("trainer.device") == "cpu":
+            self._say(f"{is_not} trainer.device=cpu; write trainer.cuda_graph=false")
+        if nproc and nproc > 1:
+            self._say(f"{is_not} trainer.nproc={nproc}; write trainer.nproc=1 or trainer.cuda_graph=false")
+        if accumulate and accumulate > 1:
+            self._say(f"{is_not} recipe.accumulate={accumulate}; write recipe.accumulate=1 or trainer.cuda_graph=false")
+        if size is not None:
+            self._say(f"{is_not} trainer.micro_batch_size={size}; write trainer.micro_batch_size=null "
+                      "or trainer.cuda_graph=false")  # fmt: skip
 
     def _micro_batch(self, batch: int, nproc: int, accumulate: int) -> None:
         """What a process computes at a time is a whole number of images, of which batch statistics need 2."""

@@ -10,8 +10,8 @@ from typing import Any
 
 # How and where a run executes and what it is called, not what it computes: changing these continues the same run.
 EXECUTION = {
-    "trainer": {"device", "compile", "nproc", "threads", "resume", "eval_every_epochs", "checkpoint_every_epochs",
-                "keep_last", "eval_batch_size", "timeout_minutes"},
+    "trainer": {"device", "compile", "cuda_graph", "nproc", "threads", "resume", "eval_every_epochs",
+                "checkpoint_every_epochs", "keep_last", "eval_batch_size", "timeout_minutes"},
     "dataset": {"root", "corrupted_root", "cache", "workers", "on_bad_sample", "max_bad_share"},
     "recipe": {"name"},
     "mixer": {"label"},
