@@ -161,10 +161,10 @@ def waits(device: str, methods: list[str], steps: int = 4, width: int = 16, batc
     for method in methods:
         trainer = loops.make_trainer(setting, data, method)
         loops.ours(trainer, 2)()
-        found[method] = None
+        found[method], more = None, loops.ours(trainer, steps)
         try:
             with _waiting_is_an_error(device):
-                loops.ours(trainer, steps)()
+                more()
         except RuntimeError as error:
             found[method] = str(error).strip().splitlines()[0][:200]
     return found

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -116,11 +117,11 @@ def bare(setting: Setting, data: Data) -> Callable[[], None]:
 class _PilImages(torch.utils.data.Dataset):
     """Images as PIL objects with the transforms that the mixing repositories use."""
 
-    def __init__(self, images: np.ndarray, labels: np.ndarray) -> None:
+    def __init__(self, images: np.ndarray, labels: np.ndarray, size: int) -> None:
         from torchvision import transforms as T
 
         self.images, self.labels = images, labels
-        steps = [T.RandomCrop(32, padding=4), T.RandomHorizontalFlip(), T.ToTensor(), T.Normalize(MEAN, STD)]
+        steps = [T.RandomCrop(size, padding=4), T.RandomHorizontalFlip(), T.ToTensor(), T.Normalize(MEAN, STD)]
         self.transform = T.Compose(steps)
 
     def __len__(self) -> int:
@@ -132,14 +133,15 @@ class _PilImages(torch.utils.data.Dataset):
         return self.transform(Image.fromarray(self.images[index])), int(self.labels[index])
 
 
-def peer(setting: Setting, workers: int = 2) -> Callable[[], None]:
+def peer(setting: Setting) -> Callable[[], None]:
     """A loop in the style of the mixing repositories: float32 NCHW, PIL in workers, Mixup, ``.item()`` each step."""
     rng = np.random.default_rng(0)
     count = setting.batch * setting.steps
     images = rng.integers(0, 256, (count, setting.size, setting.size, 3), dtype=np.uint8)
-    data = _PilImages(images, rng.integers(0, setting.classes, count))
+    data = _PilImages(images, rng.integers(0, setting.classes, count), setting.size)
+    workers = 2 if setting.device == "cpu" else min(8, os.cpu_count() or 1)  # a GPU waits for two
     loader = torch.utils.data.DataLoader(
-        data, setting.batch, shuffle=True, num_workers=workers, persistent_workers=workers > 0, drop_last=True
+        data, setting.batch, shuffle=True, num_workers=workers, persistent_workers=True, drop_last=True
     )
     model = network(setting).to(setting.torch_device).train()
     optimizer = torch.optim.SGD(model.parameters(), 1e-3, 0.9, weight_decay=5e-4)
