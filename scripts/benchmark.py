@@ -23,8 +23,10 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import resource
 import shlex
 import sys
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -35,7 +37,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import torch
 
 from bench import suites
+from bench.measure import cpu_seconds
 from bench.report import Report
+from randomix.records import provenance
 
 RECORDS = Path(__file__).resolve().parents[1] / "results" / "benchmarks"
 
@@ -87,6 +91,7 @@ def _problem(options: argparse.Namespace) -> str | None:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one suite and write its table; returns the exit code."""
+    started = time.time(), _cpu_seconds()
     options = _parser().parse_args(arguments)
     problem = _problem(options)
     if problem is not None:
@@ -98,30 +103,40 @@ def main(arguments: Sequence[str] | None = None) -> int:
     width = f"-w{options.width or 16}" if options.suite in suites.AT_A_WIDTH else ""
     name = options.name or f"{options.suite}-{options.device}{width}"
     if options.suite == "check":
-        return _check(options, name, command)
-    _write(suites.SUITES[options.suite](options), options, name, command)
+        return _check(options, name, command, started)
+    _write(suites.SUITES[options.suite](options), options, name, command, started)
     return 0
 
 
-def _check(options: argparse.Namespace, name: str, command: str) -> int:
+def _cpu_seconds() -> float:
+    """Processor time of this process and of its children, those that have ended too."""
+    ended = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return cpu_seconds() + ended.ru_utime + ended.ru_stime
+
+
+def _check(options: argparse.Namespace, name: str, command: str, started: tuple[float, float]) -> int:
     from bench import check
 
     found = check.check(options.records)
     if found is None:
         print(f"benchmark.py: --records {options.records} holds no record of loop, step or mixers", file=sys.stderr)
         return 2
-    slower = check.slower(_write(found, options, name, command))
+    slower = check.slower(_write(found, options, name, command, started))
     for what in slower:
         print(f"benchmark.py: slower than its record: {what}", file=sys.stderr)
     return 1 if slower else 0
 
 
-def _write(table: Report, options: argparse.Namespace, name: str, command: str) -> dict[str, Any]:
-    """NAME.json and NAME.md, which is printed too; returns the content."""
+def _write(
+    table: Report, options: argparse.Namespace, name: str, command: str, started: tuple[float, float]
+) -> dict[str, Any]:
+    """NAME.json and NAME.md, which is printed too; returns the content. started: ``time.time()`` and CPU seconds."""
     content = table.as_dict(threads=options.threads) | {"command": command}
-    where = content["provenance"]
+    where, taken = content["provenance"], {"wall": time.time() - started[0], "cpu": _cpu_seconds() - started[1]}
+    where["started"], content["seconds"] = provenance.iso(started[0]), taken
     changed = " (with uncommitted changes)" if where["git_dirty"] else ""
-    text = f"{table.markdown(content)}\n`{command}` at {where['git_commit'] or 'an unknown commit'}{changed}.\n"
+    text = f"{table.markdown(content)}\n`{command}` at {where['git_commit'] or 'an unknown commit'}{changed}, "
+    text += f"{taken['wall']:.0f} s, {taken['cpu']:.0f} s of CPU time.\n"
     options.out.mkdir(parents=True, exist_ok=True)
     (options.out / f"{name}.json").write_text(json.dumps(content, indent=1, sort_keys=True) + "\n")
     (options.out / f"{name}.md").write_text(text)

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import subprocess
 import sys
+from datetime import datetime
 from pathlib import Path
 
 import pytest
@@ -45,6 +47,13 @@ def test_committed_measurements_are_not_overwritten_by_default(tmp_path: Path) -
         "outputs/bench/mixers-cpu.json",
         "outputs/bench/mixers-cpu.md",
     ]
+    content = json.loads((tmp_path / "outputs/bench/mixers-cpu.json").read_text())
+    assert content["command"] == "python scripts/benchmark.py " + " ".join(small)
+    where = content["provenance"]
+    assert 0 < content["seconds"]["cpu"] < 60
+    assert where["finished"] > where["started"]  # of measuring, not of writing
+    taken = datetime.fromisoformat(where["finished"]) - datetime.fromisoformat(where["started"])
+    assert taken.total_seconds() == pytest.approx(content["seconds"]["wall"], abs=2)
 
 
 def test_a_network_is_counted_and_run(benchmark) -> None:
