@@ -45,10 +45,11 @@ def cutmix(inputs: Tensor, targets: Tensor, perm: Tensor, box: Box, inplace: boo
         return pair_batch(blend_masked(masks.take_rows(inputs, perm), inputs, keep), inputs, targets, perm, lam)
     pasted = inputs if inplace else inputs.clone()
     inside = (..., *masks.box_slices(box))
-    if inplace or inputs.requires_grad:
-        pasted[inside] = inputs[inside].index_select(0, perm)
-    else:
-        torch.index_select(inputs[inside], 0, perm, out=pasted[inside])  # two thirds of the time of two steps
+    source, place = inputs[inside], pasted[inside]
+    if inputs.requires_grad:
+        place.copy_(source.index_select(0, perm))
+    else:  # two thirds of the time of gathering, then copying
+        torch.index_select(source.clone() if inplace else source, 0, perm, out=place)
     return pair_batch(pasted, inputs, targets, perm, lam)
 
 
