@@ -23,7 +23,7 @@ from bench.operations import Point
 
 BEYOND = 3.5  # standard errors; with some 60 ratios a run, chance passes 3.5 once in 35 runs
 LEAST = {"loop": 0.04, "step": 0.04, "mixers": 0.15}  # below it two runs of one commit differ by chance of placement
-ROUNDS = {"loop": 9, "step": 7, "mixers": 9}
+ROUNDS = {"loop": 9, "step": 9, "mixers": 9}
 STEPS = {"loop": 3, "step": 2}
 WIDTH = 16  # loop and step of other widths would take too long
 SIZES, BATCH = (32,), 128  # of the mixing operations
@@ -39,7 +39,7 @@ class Ratio:
 
     @property
     def interval(self) -> list[float]:
-        """95 %."""
+        """Of 95 % or more."""
         return [self.value - 1.96 * self.error, self.value, self.value + 1.96 * self.error]
 
 
@@ -89,8 +89,10 @@ def _of_operations(content: Mapping[str, Any]) -> Iterator[tuple[str, Ratio]]:
 
 
 def _ratio(quartiles: list[float], rounds: int, slower_up: bool) -> Ratio:
+    """Quartiles of few rounds say little of the spread: the factor is about that of Student's t at BEYOND."""
     low, middle, high = quartiles
-    return Ratio(middle, MEDIAN_ERROR * (high - low) / 1.349 / math.sqrt(rounds), slower_up)
+    few = 1 + 5 / rounds
+    return Ratio(middle, few * MEDIAN_ERROR * (high - low) / 1.349 / math.sqrt(rounds), slower_up)
 
 
 def records(folder: Path) -> dict[str, dict[str, Any]]:
