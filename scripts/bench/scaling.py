@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 
-from bench import report, targets
+from bench import report, targets, waiting
 from bench.loops import Setting, fake_data, make_trainer, ours
 from bench.measure import quartiles, timed
 from randomix.engine import distributed
@@ -71,6 +71,7 @@ def _of_ranks(setting: Setting, ranks: int, threads: int, rounds: int) -> dict[s
         "wall_milliseconds": [1e3 * q / setting.steps for q in quartiles(wall)],
         "cpu_milliseconds": [1e3 * q / setting.steps for q in quartiles(cpu)],
         "gradient_bytes": found[0]["gradient_bytes"],
+        "waits": [rank["waits"] for rank in found],
     }
 
 
@@ -83,13 +84,17 @@ def worker(setting_: dict[str, Any], rounds: int, threads: int, folder: str) -> 
     keep_memory(setting.device)
     with distributed.init(setting.device, 5.0) as world:
         trainer = make_trainer(setting, fake_data(setting), METHOD, world=world)
-        run, samples = ours(trainer, setting.steps), []
-        for number in range(rounds + 1):
+        run, samples, waits = ours(trainer, setting.steps), [], []
+        for number in range(2 * rounds + 1):  # then once more each, as a profiler slows down what it looks at
             distributed.all_reduce_sum(torch.ones(1, device=world.device)).item()
-            sample = timed(run)
-            samples += [sample] if number else []
+            if number > rounds:
+                waits.append(waiting.share(run, world.device))
+            else:
+                samples.append(timed(run))
+        samples, known = samples[1:], [share for share in waits if share is not None]
         sent = sum(p.numel() * p.element_size() for p in trainer.model.parameters() if p.requires_grad)
-        content = {"wall": [s.wall for s in samples], "cpu": [s.cpu for s in samples], "gradient_bytes": sent}
+        content = {"wall": [s.wall for s in samples], "cpu": [s.cpu for s in samples], "gradient_bytes": sent,
+                   "waits": quartiles(known) if known else None}  # fmt: skip
         (Path(folder) / f"rank-{world.rank}.json").write_text(json.dumps(content))
 
 
@@ -110,10 +115,12 @@ def _lines(content: dict[str, Any]) -> list[str]:
         "Strong: one batch shared by the ranks; weak: a batch of that size for each. Efficiency: images/s against one "
         "rank's times the ranks; CPU efficiency: images a CPU second of all ranks together against one rank's, which "
         "other load on the machine does not change. A step reduces the gradients once.",
+        "Waits: share of the step in which a rank only waits for others, the least and the most of the ranks' medians; "
+        "on a CPU its thread sleeps then, on a GPU no kernels run but NCCL's.",
         "",
         "| ranks | | batch of all | images/s | efficiency | images/CPU s | CPU efficiency | wall ms/step | CPU ms/step "
-        "| MB reduced |",
-        "|---|---|---|---|---|---|---|---|---|---|",
+        "| MB reduced | waits |",
+        "|---|---|---|---|---|---|---|---|---|---|---|",
     ]
     for row in content["rows"].values():
         reduced = row["gradient_bytes"] / 1e6 if row["ranks"] > 1 else 0.0
@@ -122,6 +129,13 @@ def _lines(content: dict[str, Any]) -> list[str]:
         cells = [str(row["ranks"]), row["kind"] if row["ranks"] > 1 else "", str(row["batch"]),
                  f"{row['images_per_second']:.0f}", f"{row['wall_efficiency']:.3f}",
                  f"{row['images_per_cpu_second']:.0f}", f"{row['cpu_efficiency']:.3f}", wall, cpu,
-                 f"{reduced:.2f}"]  # fmt: skip
+                 f"{reduced:.2f}", _share(row["waits"])]  # fmt: skip
         lines.append("| " + " | ".join(cells) + " |")
     return lines + targets.lines(content["targets"])
+
+
+def _share(waits: list[list[float] | None]) -> str:
+    if None in waits:
+        return ""
+    medians = [middle for _, middle, _ in waits]
+    return f"{min(medians):.1%} to {max(medians):.1%}" if len(medians) > 1 else f"{medians[0]:.1%}"

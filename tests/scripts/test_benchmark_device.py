@@ -160,7 +160,8 @@ def test_ranks_share_the_work(benchmark, tmp_path, monkeypatch) -> None:
     def noted(setting: Setting, ranks: int, threads: int, rounds: int) -> dict:
         asked.append((ranks, setting.batch))
         return {"images_per_second": 30.0 * ranks, "images_per_cpu_second": 40.0 - 10 * ranks, "gradient_bytes": 4e6,
-                "batch": setting.batch, "wall_milliseconds": [1, 2, 3], "cpu_milliseconds": [1, 2, 3]}  # fmt: skip
+                "batch": setting.batch, "wall_milliseconds": [1, 2, 3], "cpu_milliseconds": [1, 2, 3],
+                "waits": [[0.1, rank / 8, 0.9] for rank in range(ranks)]}  # fmt: skip
 
     monkeypatch.setattr(scaling, "_of_ranks", noted)
     content, text = run(benchmark, tmp_path, "scaling", "--size", "8", "--precision", "fp32")
@@ -168,9 +169,11 @@ def test_ranks_share_the_work(benchmark, tmp_path, monkeypatch) -> None:
     assert [row["wall_efficiency"] for row in content["rows"].values()] == [1.0] * 3
     assert [row["cpu_efficiency"] for row in content["rows"].values()] == pytest.approx([1, 2 / 3, 2 / 3])
     assert "| 2 | weak | 8 | 60 | 1.000 | 20 | 0.667 |" in text
+    assert text.count("| 4.00 | 0.0% to 12.5% |\n") == 2
     found = whole(Setting(width=1, batch=4, steps=1, size=8, precision="fp32"), 2, 1, 1)
     assert found["batch"] == 4
     assert found["gradient_bytes"] > 0
+    assert all(waits is None or 0 <= waits[1] <= 1 for waits in found["waits"])
     assert found["images_per_second"] == pytest.approx(4 / found["wall_milliseconds"][1] * 1e3)
 
 
