@@ -193,6 +193,18 @@ def test_startup_knows_who_imports_torch(benchmark, monkeypatch, tmp_path) -> No
     assert "wrong key CPU seconds" in text
 
 
+def test_startup_runs_what_is_slow_less_often(benchmark, monkeypatch) -> None:
+    from bench import startup
+    from bench.measure import Sample
+
+    asked: list[str] = []
+    monkeypatch.setattr(startup, "_run", lambda name: asked.append(name) or Sample(1.0, 1.0))
+    monkeypatch.setattr(startup, "_imports_torch", lambda name: name not in startup.LIGHT)
+    rows = startup.measure(5, lambda text: None).body["rows"]
+    assert {name: asked.count(name) for name in startup.CASES} == {n: startup.SLOW.get(n, 6) for n in startup.CASES}
+    assert {name for name, row in rows.items() if not row["imports_torch"]} == set(startup.LIGHT)
+
+
 def test_startup_ends_at_the_first_step(benchmark) -> None:
     from bench import startup
 
