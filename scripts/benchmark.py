@@ -58,7 +58,10 @@ def _parser() -> argparse.ArgumentParser:
                         help="height and width of the images, at least 8; default: 32; mixers: 32, 64, 224, and 16000, "
                              "which is one channel of 16,000 samples (as all from 1024 on)")  # fmt: skip
     parser.add_argument(
-        "--only", nargs="+", metavar="NAME", help="step: these methods; growth: these axes; gpu: these networks"
+        "--only",
+        nargs="+",
+        metavar="NAME",
+        help="loop: compared with these; step: these methods; growth: these axes; gpu: these networks",
     )
     parser.add_argument("--threads", type=int, default=1, help="CPU threads of one operation")
     parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -16,7 +16,7 @@ import datasets
 import models
 from randomix import mixers
 from randomix.engine.distributed import World
-from randomix.engine.optim import Precision, resolve_precision
+from randomix.engine.optim import resolve_precision
 from randomix.engine.protocols import Batch, Data
 from randomix.engine.schema import RecipeConfig, TrainConfig, TrainerConfig
 from randomix.engine.stopper import Stopper
@@ -204,13 +204,13 @@ class MaskedCropLoader:
             yield Batch(crops[chosen], self.labels[chosen], chosen)
 
 
-def airbench_style(setting: Setting, data: Data, mixer: str, precision: Precision) -> Callable[[], None]:
-    """Our step and mixing fed by MaskedCropLoader instead of our loader."""
-    trainer = make_trainer(setting, data, mixer)
+def airbench_style(setting: Setting, data: Data, mixer: str) -> Callable[[], None]:
+    """Our step and mixing fed by MaskedCropLoader instead of our loader; eager, whatever ``setting`` says."""
+    trainer = make_trainer(replace(setting, compile=False, cuda_graph=False), data, mixer)
     rng = np.random.default_rng(0)
     count = setting.batch * setting.steps
     images = torch.from_numpy(rng.integers(0, 256, (count, setting.size, setting.size, 3), dtype=np.uint8))
     labels = torch.from_numpy(rng.integers(0, setting.classes, count))
     device = setting.torch_device
-    trainer.loader = MaskedCropLoader(images.to(device), labels.to(device), setting, precision.dtype)
+    trainer.loader = MaskedCropLoader(images.to(device), labels.to(device), setting, trainer.precision.dtype)
     return ours(trainer, setting.steps)

@@ -13,7 +13,7 @@ from bench import loops, report, targets
 from bench.measure import interleaved
 from randomix import mixers
 from randomix.engine.allocator import keep_freed_memory
-from randomix.engine.optim import resolve_precision
+from randomix.engine.protocols import Data
 
 
 def note(text: str) -> None:
@@ -31,21 +31,25 @@ def setting_of(options: argparse.Namespace) -> loops.Setting:
 
 def loop(options: argparse.Namespace) -> report.Report:
     """T1, T4, T5: ours / bare step, ours / peer-style loop, ours / airbench-style loader (throughput ratios)."""
-    return loop_at(setting_of(options), options.rounds)
+    return loop_at(setting_of(options), options.rounds, options.only)
 
 
-def loop_at(setting: loops.Setting, rounds: int) -> report.Table:
-    """Every loop side by side."""
+LOOPS: dict[str, tuple[str, Callable[[loops.Setting, Data], Callable[[], None]]]] = {  # what ours is compared with
+    "baseline": ("ours (Baseline)", lambda s, data: loops.ours(loops.make_trainer(s, data, "baseline"), s.steps)),
+    "bare": (targets.BARE, loops.bare),
+    "airbench": (targets.AIRBENCH, lambda s, data: loops.airbench_style(s, data, "randomix")),
+    "peer": (targets.PEER, lambda s, _: loops.peer(s)),
+}
+
+
+def loop_at(setting: loops.Setting, rounds: int, only: list[str] | None = None) -> report.Table:
+    """Ours with RandoMix and every other loop, or those of ``only``, side by side."""
     kept = keep_memory(setting.device)
     data = loops.fake_data(setting)
-    precision = resolve_precision(setting.precision, setting.torch_device)
-    cases = {
-        targets.OURS: loops.ours(loops.make_trainer(setting, data, "randomix"), setting.steps),
-        "ours (Baseline)": loops.ours(loops.make_trainer(setting, data, "baseline"), setting.steps),
-        targets.BARE: loops.bare(setting, data),
-        targets.AIRBENCH: loops.airbench_style(setting, data, "randomix", precision),
-        targets.PEER: loops.peer(setting),
-    }
+    cases = {targets.OURS: loops.ours(loops.make_trainer(setting, data, "randomix"), setting.steps)}
+    for name in only or LOOPS:
+        label, build = LOOPS[name]
+        cases[label] = build(setting, data)
     samples = interleaved(cases, rounds, progress=note)
     return report.Table("loop", samples, targets.OURS, setting, targets.LOOP, kept)
 
@@ -179,6 +183,8 @@ AT_A_WIDTH = ("loop", "step", "growth", "graphs", "scaling")  # suites whose fil
 
 def choices(suite: str) -> list[str]:
     """What ``--only`` may name in this suite."""
+    if suite == "loop":
+        return list(LOOPS)
     if suite == "step":
         return mixers.available()
     if suite == "growth":

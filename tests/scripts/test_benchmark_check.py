@@ -100,13 +100,14 @@ def test_what_seems_slower_is_measured_again(check, tmp_path) -> None:
 
 
 def test_only_records_that_can_be_repeated_count(check, tmp_path) -> None:
-    few, many = record("loop", {"a": 1.0}, 5, 0), record("loop", {"a": 1.0}, 41, 0)
+    few, many = (record("loop", {"a": 1.0, "b": 1.0}, rounds, 0) for rounds in (5, 41))
+    part = record("loop", {"a": 1.0}, 99, 0)
     gpu = copy.deepcopy(record("loop", {"a": 1.0}, 99, 0))
     gpu["provenance"]["device"] = "cuda"
     before_the_allocator = record("loop", {"a": 1.0}, 99, 0) | {"keeps_freed_memory": False}
     old_mixers = record("mixers", {"a": 1.0}, 99, 0)  # of another form
     for number, content in enumerate(
-        [few, many, gpu, before_the_allocator, record("step", {"a": 1.0}, 9, 0, width=64), old_mixers]
+        [few, many, part, gpu, before_the_allocator, record("step", {"a": 1.0}, 9, 0, width=64), old_mixers]
     ):
         (tmp_path / f"{number}.json").write_text(json.dumps(content))
     assert {suite: content["file"] for suite, content in check.records(tmp_path).items()} == {"loop": "1.json"}
