@@ -51,8 +51,12 @@ class Interrupted(RunError):
     exit_code = INTERRUPTED
 
 
+_OUT_OF_MEMORY = ("DefaultCPUAllocator: ", "CUDA error: out of memory", "CUBLAS_STATUS_ALLOC_FAILED",
+                  "CUDNN_STATUS_ALLOC_FAILED")  # fmt: skip
+
+
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether memory ran out: Python's error, a GPU's (by its name, as this imports no torch), that of torch's CPU."""
+    """Whether memory ran out: Python's error, a GPU's (by its name, as this imports no torch), what libraries say."""
     if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
         return True
-    return isinstance(error, RuntimeError) and "DefaultCPUAllocator: " in str(error)
+    return isinstance(error, RuntimeError) and any(text in str(error) for text in _OUT_OF_MEMORY)

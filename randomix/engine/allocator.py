@@ -12,7 +12,8 @@ def keep_freed_memory() -> bool:
     """Let this process keep what it frees, for the next step's tensors; False where there is no glibc.
 
     glibc gives large blocks back to the system at once, and each step then pays for fresh pages again: thousands of
-    page faults, a tenth of a CPU step (docs/performance.md). The peak of memory stays what it was.
+    page faults, a tenth of a CPU step (docs/performance.md). The peak of memory stays what it was, but is not
+    given back before the process ends.
     """
     try:
         mallopt = ctypes.CDLL(None).mallopt

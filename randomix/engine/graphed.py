@@ -167,7 +167,13 @@ class GraphedStep(TrainStep):
         if self.scaler.is_enabled():
             self.scaler.scale(torch.zeros((), device=self.world.device))  # makes the tensors that it keeps
         momentum = [t for state in self.optimizer.state.values() for t in state.values() if isinstance(t, Tensor)]
-        tensors = [*self.model.state_dict().values(), *momentum, *self.meter.tensors(), *self.guard.tensors()]
+        tensors = [
+            *self.model.parameters(),
+            *self.model.buffers(),
+            *momentum,
+            *self.meter.tensors(),
+            *self.guard.tensors(),
+        ]
         before, scale = [t.clone() for t in tensors], self.scaler.state_dict()
         try:
             yield

@@ -14,13 +14,12 @@ from torch import Tensor, nn
 from randomix.engine.distributed import World
 from randomix.engine.memory import Meter, meter_for
 from randomix.engine.optim import Precision
-from randomix.engine.schema import micro_batch_sizes
+from randomix.engine.rules import micro_batch_sizes
 from randomix.errors import OutOfMemory, is_out_of_memory
 from randomix.mixers.base import Mixer
 from randomix.rng import StepRng
 
 SHARE = 0.9  # of the free memory that may be used: batches on their way, fragments, evaluation's other sizes
-_STEPS = 32  # of a run, in which every method that is drawn occurs
 _FROM = 4  # samples of the first measurement
 
 
@@ -121,7 +120,9 @@ class Probe:
             shape, dtype = (work.share, *work.sample_shape), work.precision.dtype
             self._inputs = torch.randn(shape, device=device).to(dtype, memory_format=layout)
             self._labels = torch.arange(work.share, device=device) % work.num_classes
-            self._steps = self._steps_of_methods()
+            self._methods = methods_of(work.mixer)
+            for method in self._methods:  # what they keep from one pass to the next
+                self._pass(min(2, work.share), method)
             self.meter.reset()
             self._rest = self.meter.peak() - self._before  # gradients, inputs, and what passes leave
             self._exits = exits.pop_all()
@@ -132,34 +133,22 @@ class Probe:
         self._exits.__exit__(*error)
         self.meter.reset()
 
-    def _steps_of_methods(self) -> list[int]:
-        """A step at which each method that is drawn occurs; a composite says how many it has."""
-        wanted, found = len(getattr(self.work.mixer, "candidates", [None])), {}
-        for step in range(_STEPS):
-            found.setdefault(self._pass(min(2, self.work.share), step), step)
-            if len(found) >= wanted:
-                break
-        return list(found.values())
-
-    def _pass(self, size: int, step: int) -> str:
-        """One forward and backward pass; the name of the method."""
-        work = self.work
+    def _pass(self, size: int, method: Mixer) -> None:
+        """One forward and backward pass."""
+        work, rng = self.work, StepRng(self.work.seed)
         with work.precision.autocast():
-            forward = work.mixer.forward_mixed(
-                work.model, self._inputs[:size], self._labels[:size], StepRng(work.seed, step)
-            )
+            forward = method.forward_mixed(work.model, self._inputs[:size], self._labels[:size], rng)
         forward.loss(work.criterion).backward()
-        return forward.name
 
     def measure(self, size: int, *, every_method: bool = False) -> Point | None:
         """A pass of ``size`` samples, the point kept among ``points``; None if the memory does not suffice.
 
         Of the method that took most at the last size where every one was measured, as at the first.
         """
-        found: list[tuple[Point, int]] = []
-        for step in self._steps if every_method or not self.points else self._steps[:1]:
+        found: list[tuple[Point, Mixer]] = []
+        for method in self._methods if every_method or not self.points else self._methods[:1]:
             try:
-                found.append((self._measured_pass(size, step), step))
+                found.append((self._measured_pass(size, method), method))
             except (RuntimeError, MemoryError) as error:
                 if not is_out_of_memory(error):
                     raise
@@ -167,7 +156,7 @@ class Probe:
                 continue
             return None  # here, where no traceback holds the tensors
         point, most = max(found, key=lambda one: one[0].peak)
-        self._steps.sort(key=lambda step: step != most)
+        self._methods.sort(key=lambda method: method is not most)
         self.points = sorted([*(p for p in self.points if p.size != size), point], key=lambda p: p.size)
         return point
 
@@ -176,18 +165,26 @@ class Probe:
         """Bytes of a pass, by the points so far."""
         return fit_line(self.points, self._rest)
 
-    def _measured_pass(self, size: int, step: int) -> Point:
+    def _measured_pass(self, size: int, method: Mixer) -> Point:
         if self.work.precision.device.type == "cuda":
-            self._pass(size, step)  # tries convolution kernels, for which it takes what there is
+            self._pass(size, method)  # tries convolution kernels, for which it takes what there is
         self.meter.reset()
         wall, cpu = time.perf_counter(), time.process_time()
-        self._pass(size, step)
+        self._pass(size, method)
         peak = self.meter.peak() - self._before
         if self.timed:  # another one: the first had to fetch its memory
             wall, cpu = time.perf_counter(), time.process_time()
-            self._pass(size, step)
+            self._pass(size, method)
             self.meter.peak()  # waits for a GPU
         return Point(size, peak, time.perf_counter() - wall, time.process_time() - cpu)
+
+
+def methods_of(mixer: Mixer) -> list[Mixer]:
+    """The methods of which a step runs one: the candidates of a composite that are ever drawn, and theirs."""
+    candidates = getattr(mixer, "candidates", None)
+    if candidates is None or getattr(mixer, "granularity", "batch") != "batch":
+        return [mixer]
+    return [m for c, weight in zip(candidates, mixer.weights, strict=True) if weight > 0 for m in methods_of(c)]
 
 
 @contextmanager

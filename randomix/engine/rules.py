@@ -335,3 +335,11 @@ def rule_for(path: str) -> Rule | None:
     """The rule of a key such as ``recipe.lr`` or ``mixer.candidates[1].alpha``; None where anything goes."""
     section, _, key = _CANDIDATE.sub("", path).rpartition(".")
     return RULES.get(section, {}).get(key)
+
+
+def micro_batch_sizes(share: int) -> list[int]:
+    """What ``trainer.micro_batch_size`` may be for a rank's share of a batch, from small to large.
+
+    Equal parts, of at least 2 samples as batch normalisation needs them.
+    """
+    return [size for size in range(2, share + 1) if share % size == 0]

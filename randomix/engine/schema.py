@@ -100,14 +100,6 @@ class EvalConfig:
     output_root: str = "outputs"
 
 
-def micro_batch_sizes(share: int) -> list[int]:
-    """What ``trainer.micro_batch_size`` may be for a rank's share of a batch, from small to large.
-
-    Equal parts, of at least 2 samples as batch normalisation needs them.
-    """
-    return [size for size in range(2, share + 1) if share % size == 0]
-
-
 def validate(config: Mapping[str, Any], schema: type = TrainConfig, known: Known | None = None) -> list[str]:
     """Every problem of a resolved configuration, one line each: the key, its value, what is allowed, the fix.
 

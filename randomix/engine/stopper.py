@@ -143,7 +143,11 @@ class NonFiniteGuard:
         self._found.copy_(torch.maximum(self._found, (~torch.isfinite(loss.detach())).any().float()))
         if dist.is_initialized():
             dist.all_reduce(self._found, dist.ReduceOp.MAX)
-        self._step.masked_fill_((self._step < 0) & (self._found > 0), step)  # where() would copy the number over
+        first = (self._step < 0) & (self._found > 0)
+        if isinstance(step, Tensor):
+            self._step.copy_(torch.where(first, step, self._step))  # masked_fill would read the tensor's value
+        else:
+            self._step.masked_fill_(first, step)  # where() would copy the number over
         self._optimizer.found_inf = self._found  # type: ignore[attr-defined]
 
     def tensors(self) -> list[Tensor]:

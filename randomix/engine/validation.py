@@ -14,8 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from randomix import mixers
-from randomix.engine.rules import Rule, is_mixer_path, is_real, rule_for
-from randomix.engine.schema import micro_batch_sizes
+from randomix.engine.rules import Rule, is_mixer_path, is_real, micro_batch_sizes, rule_for
 
 _MISSING = "???"
 

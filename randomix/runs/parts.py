@@ -10,7 +10,8 @@ from randomix.engine.distributed import World
 from randomix.engine.microbatch import Work
 from randomix.engine.optim import resolve_precision
 from randomix.engine.protocols import Data, DataFactory, ModelFactory
-from randomix.engine.schema import TrainConfig, micro_batch_sizes
+from randomix.engine.rules import micro_batch_sizes
+from randomix.engine.schema import TrainConfig
 from randomix.engine.trainer import Trainer
 from randomix.errors import ConfigError, DataError
 from randomix.mixers.base import Mixer

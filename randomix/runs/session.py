@@ -22,8 +22,9 @@ from randomix.engine.loggers import SafeTracker
 from randomix.engine.microbatch import find_micro_batch
 from randomix.engine.progress import Reporter
 from randomix.engine.protocols import Data, DataFactory, ModelFactory
+from randomix.engine.rules import micro_batch_sizes
 from randomix.engine.runfolder import RunFolder
-from randomix.engine.schema import TrainConfig, micro_batch_sizes
+from randomix.engine.schema import TrainConfig
 from randomix.engine.status import Status
 from randomix.engine.stopper import Stopper
 from randomix.engine.trainer import Trainer

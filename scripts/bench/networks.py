@@ -22,8 +22,9 @@ from torch.nn import functional as F
 from torch.utils.flop_counter import FlopCounterMode
 
 import models
-from bench import sample_memory
+from bench import ceilings, gpu_report, sample_memory
 from bench.measure import quartiles, timed
+from bench.report import CLOCK
 from randomix.engine.optim import resolve_precision
 from randomix.records import provenance
 
@@ -157,18 +158,34 @@ class Table:
     device: str
     precision: str
     started: float
+    ceilings: dict[str, Any] | None = None  # copy: bytes/s; gemm: FLOP/s by precision
 
     def as_dict(self, threads: int) -> dict[str, Any]:
         """Everything measured, with the environment."""
         where = provenance.collect(
             world_size=1, device=self.device, precision=self.precision, threads=threads, started=self.started
         )
-        return {"suite": "networks", "rounds": self.rounds, "rows": self.rows, "provenance": where}
+        content = {"suite": "networks", "rounds": self.rounds, "rows": self.rows, "provenance": where}
+        return content if self.ceilings is None else content | {"ceilings": self.ceilings}
+
+    def figure(self, content: dict[str, Any], stem: Path) -> Path | None:
+        """STEM.png: the networks under the measured ceilings."""
+        if self.ceilings is None:
+            return None
+        rows = [
+            {"network": name, "mode": "eager", "flops": row["flops"], "bytes": row["bytes"],
+             "flops_per_second": row["flops"] / row[f"{CLOCK[self.device]}_seconds"][1]}
+            for name, row in self.rows.items()
+        ]  # fmt: skip
+        return gpu_report.roofline(content | {"rows": rows}, stem)
 
     def markdown(self, content: dict[str, Any]) -> str:
         """The table that people read."""
         where = content["provenance"]
         machine = where["hardware"].get("gpu") if self.device == "cuda" else where["hardware"]["cpu"]
+        peaks = [] if self.ceilings is None else [
+            f"Ceilings on random data: matrix product {self.ceilings['gemm'][self.precision] / 1e9:.0f} GFLOP/s, "
+            f"copy {self.ceilings['copy'] / 1e9:.1f} GB/s (read + written)."]  # fmt: skip
         wrong = [name for name, row in self.rows.items() if not row["as_expected"]]
         agrees = "as expected" if not wrong else "NOT as expected: " + ", ".join(wrong)
         lines = [
@@ -179,6 +196,7 @@ class Table:
             f"process for each network; {machine}, torch {where['versions']['torch']}.",
             f"GFLOP a sample: 2 x multiply-add, {agrees}. "
             "Memory: peak of the process, and what it had before the network was made.",
+            *peaks,
             "",
             "| network | parameters | GFLOP forward | GFLOP step | batch | CPU s | wall s | samples per CPU s | "
             "GFLOP per CPU s | peak MiB (before) |",
@@ -202,9 +220,12 @@ def _line(named: tuple[str, dict[str, Any]]) -> str:
 
 def measure(device: str, precision: str, threads: int, rounds: int, progress: Callable[[str], None]) -> Table:
     """Count and run every network."""
-    rows, started = {}, time.time()
+    rows, started, chosen = {}, time.time(), resolve_precision(precision, torch.device(device))
     for index, case in enumerate(CASES):
         progress(f"{case.label:60s}")
         rows[case.label] = count(case) | _in_own_process(index, rounds, device, precision, threads)
-    name = resolve_precision(precision, torch.device(device)).name
-    return Table(rows, rounds, device, name, started)
+        with torch.device("meta"):
+            flops, moved = ceilings.work(case.build(), case.sample_shape, case.batch, chosen.dtype)
+        rows[case.label] |= {"flops": flops, "bytes": moved}
+    peaks = {"copy": ceilings.copy(chosen.device), "gemm": {chosen.name: ceilings.gemm(chosen)}}
+    return Table(rows, rounds, device, chosen.name, started, peaks)

@@ -179,7 +179,7 @@ def cases(point: Point, device: torch.device) -> Cases:
 
 
 def _in_place(mixer: BatchMixer, steps: Iterator[int]) -> rivals.Rival:
-    allowed = copy.copy(mixer).allow_inplace()
+    allowed = copy.deepcopy(mixer).allow_inplace()
     return rivals.Rival(lambda inputs, labels: allowed(inputs, labels, StepRng(0, next(steps))), in_place=True)
 
 

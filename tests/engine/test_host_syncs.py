@@ -8,7 +8,7 @@ from torch.utils._pytree import tree_leaves
 import models
 from randomix import mixers
 from randomix.engine.distributed import World
-from randomix.engine.stopper import Decision, Stopper
+from randomix.engine.stopper import Decision, NonFiniteGuard, Stopper
 from tests.support import make_trainer, tiny_config
 
 # What hands a tensor's values to the host, by itself or to learn the size of its result.
@@ -39,7 +39,8 @@ class RefuseReads(TorchDispatchMode):
         masks = name in ("index", "index_put", "index_put_", "_index_put_impl_") and any(
             i is not None and i.dtype in (torch.bool, torch.uint8) for i in args[1]
         )
-        if there and (name in READS or masks):
+        fills = name in ("masked_fill", "masked_fill_") and isinstance(args[2], torch.Tensor)
+        if there and (name in READS or masks or fills):
             raise AssertionError(f"{name} waits for the device")
         result = function(*args, **(kwargs or {}))
         self.put(there, tensors_in(result))
@@ -135,3 +136,13 @@ def test_a_gpu_is_never_waited_for(tmp_path, settings):
 @pytest.mark.parametrize("precision", ["fp32", "bf16", "fp16"])
 def test_a_gpu_is_never_waited_for_in_any_precision(tmp_path, precision):
     three_steps_without_a_sync(trainer_of({"name": "randomix"}, tmp_path, "cuda", precision=precision))
+
+
+@pytest.mark.parametrize("step", [3, torch.tensor(3)], ids=["number", "tensor"])
+def test_the_guard_notes_a_step_without_reading_one(step):
+    weight = torch.zeros(2, requires_grad=True)
+    guard = NonFiniteGuard(torch.optim.SGD([weight], 0.1), torch.device("cpu"))
+    loss = torch.tensor(float("nan"))
+    with RefuseReads(loss, *([step] if isinstance(step, torch.Tensor) else [])):
+        guard.observe(step, loss)
+    assert guard.poll() == 3

@@ -16,8 +16,9 @@ from randomix.engine.distributed import World
 from randomix.engine.launcher import STORE
 from randomix.engine.microbatch import Line, Point, Probe, Work, find_micro_batch, fit_line
 from randomix.engine.optim import resolve_precision
+from randomix.engine.rules import micro_batch_sizes
 from randomix.engine.runfolder import RunFolder
-from randomix.engine.schema import micro_batch_sizes, validate
+from randomix.engine.schema import validate
 from randomix.engine.stopper import Stopper
 from randomix.errors import ConfigError, Interrupted, OutOfMemory
 from randomix.losses import LOSSES
@@ -37,14 +38,13 @@ class Notebook:
     def __init__(self, monkeypatch, *, free, fixed=100, each=10, breaks=10**9, heavy=()):
         self.bytes_free, self.fixed, self.sizes, self.most, original = free, fixed, [], 0, Probe._pass
 
-        def passing(probe, size, step):
+        def passing(probe, size, method):
             if size > breaks:
                 raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB")
-            name = original(probe, size, step)
+            original(probe, size, method)
             self.sizes.append(size)
-            factor = dict(heavy).get(name, 1) if size > 4 else 1
+            factor = dict(heavy).get(method.name, 1) if size > 4 else 1
             self.most = max(self.most, fixed + each * size * factor)
-            return name
 
         monkeypatch.setattr(Probe, "_pass", passing)
         monkeypatch.setattr(microbatch, "meter_for", lambda world: self)
@@ -94,7 +94,7 @@ def test_steps_down_where_memory_breaks_earlier_than_the_line_says(monkeypatch):
 
 
 def test_the_method_that_needs_most_decides(monkeypatch):
-    mixer = {"name": "randomix", "candidates": ["mixup", "cutmix", "puzzlemix"], "weights": [4, 4, 1]}
+    mixer = {"name": "randomix", "candidates": ["mixup", "cutmix", "puzzlemix"], "weights": [999, 999, 1]}
     for heavy, size in (((), 48), ((("puzzlemix", 3),), 16), ((("cutmix", 2),), 24)):
         Notebook(monkeypatch, free=700, heavy=heavy, fixed=50)
         assert find_micro_batch(work(48, mixer), World()).size == size

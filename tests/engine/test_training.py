@@ -7,13 +7,16 @@ import torch
 
 import datasets
 import models
-from randomix import files
+from randomix import files, mixers
 from randomix.engine import status
+from randomix.engine.distributed import World
 from randomix.engine.runfolder import RunFolder
+from randomix.engine.schema import parse
 from randomix.engine.stopper import Stopper
 from randomix.errors import ConfigError, DataError, Interrupted
 from randomix.records import identity, record
 from randomix.runs import build
+from randomix.runs.parts import build_parts
 from tests.support import group_net, make_trainer, stop_once, tiny_config, train, weights_digest
 
 TIMES = {"seconds", "cpu_seconds", "images_per_second"}
@@ -265,3 +268,25 @@ def test_history_in_metrics_and_record_agree(finished):
     _, folder = finished
     lines = [json.loads(line) for line in folder.metrics.read_text().splitlines()]
     assert lines == record.read(folder.record).history
+
+
+@pytest.mark.parametrize("name", mixers.available())
+def test_mixing_in_place_trains_to_the_same_weights(tmp_path, name):
+    """Also in micro-batches, which are views of one batch."""
+    for parts in (1, 2):
+        config = tiny_config(tmp_path, recipe={"accumulate": parts})
+        config["mixer"] = {"name": name}
+        config["model"] = {"name": "preact_resnet18", "width": 2, "blocks": [1, 1]}
+        plain, inplace = (make_trainer(config, model_factory=models.build) for _ in range(2))
+        inplace.mixer.allow_inplace()
+        for trainer in (plain, inplace):
+            with Stopper(trainer.guard) as stopper:
+                for step, batch in enumerate(trainer.loader.batches(0, 4)):
+                    trainer.step(step, batch, stopper)
+        found = inplace.model.state_dict()
+        assert all(torch.equal(tensor, found[key]) for key, tensor in plain.model.state_dict().items())
+
+
+def test_a_run_mixes_in_place(tmp_path):
+    _, trainer = build_parts(parse(tiny_config(tmp_path)), World(), datasets.build, group_net)
+    assert trainer.mixer.inplace and all(candidate.inplace for candidate in trainer.mixer.candidates)
