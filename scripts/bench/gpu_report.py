@@ -93,29 +93,33 @@ def roofline(content: dict[str, Any], stem: Path) -> Path | None:
 
     mpl.use("Agg")
     from matplotlib import pyplot as plt
+    from matplotlib.ticker import LogLocator, StrMethodFormatter
 
     rows, peaks = [row for row in content["rows"] if "failed" not in row], content["ceilings"]
     if not rows:
         return None
+    unit, one = ("TFLOP/s", 1e12) if max(peaks["gemm"].values()) >= 1e13 else ("GFLOP/s", 1e9)
     intensities = [row["flops"] / row["bytes"] for row in rows]
     left, right = min(intensities) / 4, max(max(intensities) * 4, 2 * max(peaks["gemm"].values()) / peaks["copy"])
     figure, axes = plt.subplots(figsize=(7, 4.5), layout="constrained")
     for name, peak in peaks["gemm"].items():
         ridge = peak / peaks["copy"]
-        (line,) = axes.plot([left, ridge, right], [left * peaks["copy"] / 1e12, peak / 1e12, peak / 1e12], lw=1)
-        axes.annotate(f"{name} {peak / 1e12:.3g} TFLOP/s", (right, peak / 1e12), ha="right", va="bottom", fontsize=8,
+        (line,) = axes.plot([left, ridge, right], [left * peaks["copy"] / one, peak / one, peak / one], lw=1)
+        axes.annotate(f"{name} {peak / one:.4g} {unit}", (right, peak / one), ha="right", va="bottom", fontsize=8,
                       color=line.get_color())  # fmt: skip
     markers = dict(zip(dict.fromkeys(row["mode"] for row in rows), "os^Dv", strict=False))
     colours = {name: f"C{number + 5}" for number, name in enumerate(dict.fromkeys(row["network"] for row in rows))}
     labelled = set()
     for row, intensity in zip(rows, intensities, strict=True):
         label = f"{row['network']}, {row['mode']}"
-        axes.plot(intensity, row["flops_per_second"] / 1e12, markers[row["mode"]], color=colours[row["network"]],
+        axes.plot(intensity, row["flops_per_second"] / one, markers[row["mode"]], color=colours[row["network"]],
                   label=None if label in labelled else label, alpha=0.8)  # fmt: skip
         labelled.add(label)
-    axes.set(
-        xscale="log", yscale="log", xlabel="FLOP per byte of an unfused step", ylabel="TFLOP/s", xlim=(left, right)
-    )
+    axes.set(xscale="log", yscale="log", xlabel="FLOP per byte of an unfused step", ylabel=unit, xlim=(left, right))
+    for axis in (axes.xaxis, axes.yaxis):
+        axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axis.set_major_formatter(StrMethodFormatter("{x:g}"))
+        axis.set_minor_locator(LogLocator(subs=()))
     axes.set_title(f"{report.machine(content)}; copy {peaks['copy'] / 1e9:.4g} GB/s", fontsize=9)
     axes.legend(fontsize=7, loc="lower right")
     path = stem.with_suffix(".png")

@@ -73,6 +73,25 @@ def test_a_network_is_counted_and_run(benchmark) -> None:
     assert "NOT as expected: other." in networks.Table(wrong, 1, "cpu", "auto", 0.0).markdown(content)
 
 
+def test_networks_are_drawn_under_measured_ceilings(benchmark, monkeypatch, tmp_path) -> None:
+    from bench import ceilings, networks
+
+    monkeypatch.setattr(ceilings, "GEMM_SIDE", {"cpu": 64})
+    monkeypatch.setattr(ceilings, "COPY_BYTES", {"cpu": 2**16})
+    small = networks.CASES[-1]
+    monkeypatch.setattr(networks, "CASES", (small,))
+    run = networks.run(dataclasses.replace(small, batch=2), 1, torch.device("cpu"), "fp32")
+    monkeypatch.setattr(networks, "_in_own_process", lambda *_: run)
+    table = networks.measure("cpu", "fp32", 1, 1, lambda text: None)
+    content = table.as_dict(threads=1)
+    assert content["rows"][small.label]["flops"] == pytest.approx(small.batch * small.step * 1e9, rel=0.01)
+    assert "Ceilings on random data: matrix product " in table.markdown(content)
+    plot = table.figure(content, tmp_path / "networks")
+    assert plot is not None
+    assert plot.read_bytes().startswith(b"\x89PNG")
+    assert plot.stat().st_size < 200_000
+
+
 def test_a_network_that_fails_is_named(benchmark) -> None:
     from bench import networks
 
