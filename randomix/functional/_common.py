@@ -74,7 +74,8 @@ def mix_targets(targets: Tensor, perm: Tensor, lam: float | Tensor) -> tuple[Ten
     targets, count = targets.float(), targets.shape[0]
     partner = targets.index_select(0, perm)
     if not isinstance(lam, Tensor):
-        return partner.lerp_(targets, lam), to_device(torch.full((count,), lam, dtype=torch.float32), targets.device)
+        own = torch.full((count,), lam, dtype=torch.float32, device="cpu")  # also under another default device
+        return partner.lerp_(targets, lam), to_device(own, targets.device)
     shares = lam.to(torch.float32).reshape(-1).expand(count).contiguous()
     return partner.lerp_(targets, shares[:, None]), shares
 

@@ -64,7 +64,7 @@ def _paste_each(
 ) -> None:
     """On a CPU: resize every sample, then write all patches into the memory of (N, C, *S)."""
     view, (count, channels, *spatial) = masks.memory_order(inputs), inputs.shape
-    small, first = masks.writable(view.detach()), 2 if view is inputs else 1
+    small, first = masks.bits(view), 2 if view is inputs else 1
     for axis, source in enumerate(masks.patch_sources(spatial, sizes, scale)):
         small = small.take(source, axis=first + axis)
     small = small if view is inputs else np.moveaxis(small, -1, 1)

@@ -96,7 +96,7 @@ def dense_targets(labels: Tensor, num_classes: int | None) -> Tensor:
     if num_classes is None:
         raise ValueError("integer labels need num_classes: pass it to the mixer, or pass dense targets (N, K)")
     try:  # both check the range by themselves
-        if num_classes <= _REMEMBERED:
+        if num_classes <= _REMEMBERED and type(labels) is Tensor:  # not one that only pretends to have values
             return _identity(num_classes, labels.device).index_select(0, labels.long())
         return torch.zeros(labels.shape[0], num_classes, device=labels.device).scatter_(1, labels.long()[:, None], 1)
     except (IndexError, RuntimeError):

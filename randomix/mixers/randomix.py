@@ -7,6 +7,7 @@ equations 3 and 4:
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -77,8 +78,7 @@ class RandoMix(BatchMixer):
     def allow_inplace(self) -> RandoMix:
         """As any mixer; a choice for each sample needs the inputs as they were for every candidate."""
         if self.granularity == "batch":
-            for candidate in self.candidates:
-                candidate.allow_inplace()
+            self.candidates = [copy.copy(c).allow_inplace() for c in self.candidates]  # a caller keeps its own
         return super().allow_inplace()
 
     def check_shape(self, sample_shape: Sequence[int]) -> None:

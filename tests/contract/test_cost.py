@@ -10,6 +10,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from randomix import StepRng
 from randomix.mixers import build
+from randomix.mixers.randomix import RandoMix
 
 METHODS = ["mixup", "cutmix", "cutout", "resizemix", "fmix", "randomix"]
 LAYOUTS = [torch.contiguous_format, torch.channels_last]
@@ -112,3 +113,27 @@ def test_a_choice_for_each_sample_leaves_the_inputs_to_every_candidate():
     expected = build(settings, num_classes=8)(inputs, labels, StepRng(0)).inputs
     mixed = build(settings, num_classes=8).allow_inplace()(inputs.clone(), labels, StepRng(0)).inputs
     assert torch.equal(mixed, expected)
+
+
+@pytest.mark.parametrize("name", ["cutout", "resizemix"])
+def test_writing_past_tensors_is_no_secret_of_autograd(name):
+    """What writes into memory by NumPy: forward-mode tangents go another way, and saved tensors count as changed."""
+    from torch.autograd import forward_ad
+
+    labels, inputs, change = torch.arange(4), torch.rand(4, 3, 16, 16), torch.rand(4, 3, 16, 16)
+    mixer = build(name, num_classes=4)
+    with forward_ad.dual_level():
+        mixed = mixer(forward_ad.make_dual(inputs, change), labels, StepRng(1)).inputs
+        tangent = forward_ad.unpack_dual(mixed).tangent
+    assert torch.equal(tangent, mixer(change, labels, StepRng(1)).inputs)  # both are linear in the inputs
+    weight = torch.rand_like(inputs, requires_grad=True)
+    loss = (inputs * weight).sum()
+    mixer.allow_inplace()(inputs, labels, StepRng(1))
+    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+        loss.backward()
+
+
+def test_a_composite_in_place_leaves_the_callers_methods_alone():
+    cutmix = build("cutmix", num_classes=4)
+    composite = RandoMix(candidates=[cutmix, "mixup"]).allow_inplace()
+    assert not cutmix.inplace and all(candidate.inplace for candidate in composite.candidates)
