@@ -39,6 +39,8 @@ import torch
 from bench import suites
 from bench.measure import cpu_seconds
 from bench.report import Report
+from randomix.engine.optim import resolve_precision
+from randomix.errors import ConfigError
 from randomix.records import provenance
 
 RECORDS = Path(__file__).resolve().parents[1] / "results" / "benchmarks"
@@ -89,6 +91,12 @@ def _problem(options: argparse.Namespace) -> str | None:
             return f"--only {name}: {options.suite} has {', '.join(known) or 'nothing to choose from'}"
     if options.device == "cuda" and not torch.cuda.is_available():
         return "--device cuda: torch finds no GPU here; use --device cpu"
+    if options.batch == 1 and options.suite not in ("mixers", "corruptions"):
+        return "--batch is 1, expected at least 2: BatchNorm cannot train on one sample"
+    try:
+        resolve_precision(options.precision, torch.device(options.device))
+    except ConfigError as error:
+        return str(error).replace("trainer.precision=", "--precision ")
     return None
 
 

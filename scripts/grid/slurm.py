@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import shlex
+import shutil
 import subprocess
 from collections.abc import Sequence
 from itertools import groupby
@@ -63,6 +64,8 @@ def write(tasks: Sequence[Task], folder: Path, checkout: Path, python: str) -> l
 
 def submit(script: Path) -> str:
     """Hand a script to sbatch; returns what it says. Raises OSError where there is none or it refuses."""
+    if shutil.which("sbatch") is None:
+        raise OSError(f"launcher=slurm: there is no sbatch here; submit {script} where Slurm is, or use launcher=local")
     done = subprocess.run(["sbatch", str(script)], capture_output=True, text=True, check=False)
     if done.returncode:
         raise OSError((done.stderr.strip().splitlines() or ["sbatch failed"])[-1])

@@ -17,6 +17,7 @@ SCRIPT = Path(__file__).resolve().parents[2] / "scripts" / "benchmark.py"
 WRONG = [
     ("--steps", "0", "--steps is 0, expected at least 1"),
     ("--size", "7", "--size is 7, expected at least 8"),
+    ("--precision", "tf32", "--precision tf32: needs a GPU of capability 8.0 or above, found cpu; use fp32"),
     ("--device", "cuda", "--device cuda: torch finds no GPU here; use --device cpu"),
 ]
 
