@@ -23,7 +23,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import resource
 import shlex
 import sys
 import time
@@ -102,7 +101,7 @@ def _problem(options: argparse.Namespace) -> str | None:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one suite and write its table; returns the exit code."""
-    started = time.time(), _cpu_seconds()
+    started = time.time(), cpu_seconds()
     options = _parser().parse_args(arguments)
     problem = _problem(options)
     if problem is not None:
@@ -117,12 +116,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _check(options, name, command, started)
     _write(suites.SUITES[options.suite](options), options, name, command, started)
     return 0
-
-
-def _cpu_seconds() -> float:
-    """Processor time of this process and of its children, those that have ended too."""
-    ended = resource.getrusage(resource.RUSAGE_CHILDREN)
-    return cpu_seconds() + ended.ru_utime + ended.ru_stime
 
 
 def _check(options: argparse.Namespace, name: str, command: str, started: tuple[float, float]) -> int:
@@ -143,7 +136,7 @@ def _write(
 ) -> dict[str, Any]:
     """NAME.json and NAME.md, which is printed too; returns the content. started: ``time.time()`` and CPU seconds."""
     content = table.as_dict(threads=options.threads) | {"command": command}
-    where, taken = content["provenance"], {"wall": time.time() - started[0], "cpu": _cpu_seconds() - started[1]}
+    where, taken = content["provenance"], {"wall": time.time() - started[0], "cpu": cpu_seconds() - started[1]}
     where["started"], content["seconds"] = provenance.iso(started[0]), taken
     changed = " (with uncommitted changes)" if where["git_dirty"] else ""
     text = f"{table.markdown(content)}\n`{command}` at {where['git_commit'] or 'an unknown commit'}{changed}, "

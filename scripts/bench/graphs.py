@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
@@ -109,11 +109,14 @@ def _gain(setting: Setting, rounds: int, progress: Callable[[str], None]) -> dic
     return {"eager_over_compiled": ratios(samples, "eager", "compiled", clock), "noise": noise(values), "clock": clock}
 
 
-def _nothing_compiled() -> AbstractContextManager[Any]:
-    """An empty cache on disk: what another run compiled would come for nothing."""
-    from torch._inductor import utils
+@contextmanager
+def _nothing_compiled() -> Iterator[None]:
+    """An empty cache on disk, as what another run compiled would come for nothing; no compiling process outlives it."""
+    from torch._inductor import config, utils
 
-    return (getattr(utils, "fresh_cache", None) or utils.fresh_inductor_cache)()  # its name until torch 2.8
+    fresh = getattr(utils, "fresh_cache", None) or utils.fresh_inductor_cache  # its name until torch 2.8
+    with fresh(), config.patch(compile_threads=1):
+        yield
 
 
 def _forget() -> None:

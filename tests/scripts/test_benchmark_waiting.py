@@ -1,8 +1,11 @@
-"""How long a rank waits, and which records of kernels that is taken from."""
+"""Whose processor time counts; how long a rank waits, and which records of kernels that is taken from."""
 
 from __future__ import annotations
 
+import multiprocessing
 import random
+import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -18,6 +21,36 @@ def waiting(monkeypatch):
     from bench import waiting
 
     return waiting
+
+
+def _compute(seconds: float) -> None:
+    end = time.process_time() + seconds
+    while time.process_time() < end:
+        pass
+
+
+def _compute_and_stay(seconds: float, done) -> None:
+    _compute(seconds)
+    done.set()
+    time.sleep(60)
+
+
+def test_the_time_of_children_counts_while_they_live_and_when_they_have_ended(waiting) -> None:
+    from bench.measure import cpu_seconds
+
+    code = "import time\nwhile time.process_time() < 0.3: pass"
+    before = cpu_seconds()
+    subprocess.run([sys.executable, "-c", code], check=True)
+    assert 0.25 < cpu_seconds() - before < 0.6
+    context = multiprocessing.get_context("fork")
+    done, before = context.Event(), cpu_seconds()
+    child = context.Process(target=_compute_and_stay, args=(0.3, done))
+    child.start()
+    assert done.wait(60)
+    assert 0.25 < cpu_seconds() - before < 0.6  # it lives
+    child.terminate()
+    child.join()
+    assert 0.25 < cpu_seconds() - before < 0.6  # once, not twice
 
 
 def test_a_sleeping_thread_waits_and_a_computing_one_does_not(waiting) -> None:
