@@ -1,4 +1,7 @@
-"""prepare_data.py with a test's checksums: prepare_driver.py SECONDS_A_FILE {"set": {"file": "md5"}} ARGUMENTS."""
+"""prepare_data.py with a test's checksums: prepare_driver.py SECONDS_A_FILE {"set": {"file": "md5"}} ARGUMENTS.
+
+Negative seconds: files come at once, and before the fourth it sleeps so long, for a signal to find it there.
+"""
 
 import json
 import sys
@@ -21,13 +24,15 @@ def toy_entry(entry, digests, **changes):
 
 
 def main(delay, digests, *arguments):
+    seconds, added = float(delay), []
     for name, files in json.loads(digests).items():
         ENTRIES[name] = toy_entry(ENTRIES[name], files)
     add_file = Tree.add_file
 
     def slow(self, member, source):
-        time.sleep(float(delay))
+        time.sleep(max(seconds, 0) if len(added) != 3 else abs(seconds))
         add_file(self, member, source)
+        added.append(member)
 
     Tree.add_file = slow
     return prepare_data.main(arguments)

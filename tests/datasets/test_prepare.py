@@ -85,7 +85,7 @@ def test_stopped_in_the_middle_of_unpacking(tmp_path, number):
     data = tar(CIFAR)
     digests, part = {"cifar-10-python.tar.gz": md5(data)}, tmp_path / "cifar-10-batches-py.part"
     with serving({"/cifar-10-python.tar.gz": data}) as (address, server):
-        process = start(tmp_path, address, digests, delay=0.1)
+        process = start(tmp_path, address, digests, delay=-30.0)
         wait_for(lambda: part.exists() and len(list(part.iterdir())) >= 3, process)
         process.send_signal(number)
         err = process.communicate(timeout=30)[1]

@@ -1,4 +1,4 @@
-"""Freed memory stays with the process: the second round of large tensors costs no page faults."""
+"""Freed memory stays with the process: once settled, large tensors cost no page faults."""
 
 from __future__ import annotations
 
@@ -15,10 +15,11 @@ if sys.argv[1] == "keep" and not keep_freed_memory():
     print("absent")
     sys.exit()
 def rounds():
-    for _ in range(5):
+    for _ in range(10):
         tensors = [torch.ones(12_000_000) for _ in range(2)]  # 48 MB each: above glibc's largest threshold
         del tensors
-rounds()
+for _ in range(3):
+    rounds()  # freed blocks of the first rounds are still split by small ones now and then
 before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
 rounds()
 print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
@@ -34,4 +35,4 @@ def _faults(how: str) -> int:
 
 def test_large_tensors_reuse_the_pages_of_freed_ones():
     kept, plain = _faults("keep"), _faults("plain")
-    assert kept < plain / 4, (kept, plain)
+    assert kept < plain / 20, (kept, plain)
