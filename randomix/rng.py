@@ -12,6 +12,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 import torch
 
+from randomix.seeding import family
+
 
 @dataclass(frozen=True)
 class StepRng:
@@ -39,10 +41,10 @@ class StepRng:
 
     def generator(self, stream: str, shared: bool = False) -> np.random.Generator:
         """A fresh generator for ``stream``; ``shared=True`` leaves the rank out, so that all ranks draw the same."""
-        words = [self.seed, zlib.crc32(stream.encode()), self.scope, self.step, 0 if shared else self.rank + 1]
-        if max(words) < 2**32:  # the same seed as from the list, in two thirds of the time
-            words = np.array(words, dtype=np.uint32)
-        return np.random.Generator(np.random.PCG64(words))  # what default_rng gives
+        before, after = (self.seed, zlib.crc32(stream.encode()), self.scope), 0 if shared else self.rank + 1
+        if max(self.seed, self.step, after) < 2**32:
+            return family(before, after).generator(self.step)
+        return np.random.Generator(np.random.PCG64([*before, self.step, after]))  # what default_rng gives
 
     def torch_seed(self) -> int:
         """A seed for torch's own generators (dropout), different for each step and rank."""

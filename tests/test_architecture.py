@@ -70,7 +70,8 @@ LAYERS = {  # package: what it may import of ours
     "randomix.masks": {"randomix.masks", "randomix.devices"},
     "randomix.partition": {"randomix.partition"},
     "randomix.devices": set(),
-    "randomix.rng": set(),
+    "randomix.rng": {"randomix.seeding"},
+    "randomix.seeding": set(),
     "randomix.functional": {
         "randomix.functional",
         "randomix.masks",

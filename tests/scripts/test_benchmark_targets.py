@@ -86,6 +86,15 @@ def test_the_median_decides_and_the_interval_stands_beside_it() -> None:
     assert not at_64[0]["holds"]  # 0.98 there
 
 
+def test_a_miss_within_the_noise_is_a_miss_and_says_so() -> None:
+    from bench import targets
+
+    times = {targets.OURS: [1.0] * 21, targets.AIRBENCH: [0.998 + r / 1000 for r in range(-10, 11)]}
+    (verdict,) = targets.judge_ratios(targets.LOOP, times, targets.Point("cpu"))
+    assert verdict["line"].endswith("0.998 [0.993, 1.003] >= 1.000: missed by less than the noise")
+    assert not verdict["holds"]
+
+
 def test_costs_are_to_stay_below() -> None:
     from bench import targets
 
