@@ -1,4 +1,4 @@
-"""Host data to a device without waiting for it."""
+"""Host data to a device without waiting for it, and what may be done to a tensor's memory."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ from contextlib import AbstractContextManager, nullcontext
 import numpy as np
 import torch
 from torch import Tensor
+from torch._C._functorch import is_functorch_wrapped_tensor
+from torch.autograd.forward_ad import unpack_dual
 
 
 def host_tensor(array: np.ndarray) -> Tensor:
@@ -21,6 +23,16 @@ def no_autocast(device: torch.device) -> AbstractContextManager[object]:
     if not torch.amp.is_autocast_available(device.type):
         return nullcontext()
     return torch.autocast(device.type, enabled=False)
+
+
+def is_plain(tensor: Tensor) -> bool:
+    """Whether a tensor is its memory and nothing else, so that writing past torch is seen by nobody who should see it.
+
+    False for one known to autograd (backward or forward), a wrapper of torch.func, and one that is negated lazily.
+    """
+    if tensor.requires_grad or tensor.is_neg() or is_functorch_wrapped_tensor(tensor):
+        return False
+    return unpack_dual(tensor).tangent is None
 
 
 def to_device(array: np.ndarray | Tensor, device: torch.device) -> Tensor:

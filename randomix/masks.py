@@ -14,10 +14,9 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 from torch import Tensor
-from torch.autograd.forward_ad import unpack_dual
 from torch.autograd.graph import increment_version
 
-from randomix.devices import to_device
+from randomix.devices import is_plain, to_device
 
 Spatial = Sequence[int]
 Box = Sequence[int] | Tensor
@@ -46,12 +45,19 @@ def take_rows(inputs: Tensor, index: Tensor) -> Tensor:
 _BITS = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
 
 
+def to_write(inputs: Tensor, inplace: bool) -> Tensor:
+    """Inputs to write into: themselves if ``inplace`` and if that changes nothing else, or a copy."""
+    if inplace and is_plain(inputs) and 0 not in inputs.stride():  # samples of an expanded tensor share their memory
+        return inputs
+    return inputs.clone()
+
+
 def writable(tensor: Tensor) -> np.ndarray | None:
     """The memory of a floating tensor on a CPU as integers, zero for zero; None elsewhere and under autograd.
 
     For writing sample by sample: a slice of an array takes a tenth of the time of a tensor's. Autograd hears of it.
     """
-    if tensor.device.type != "cpu" or tensor.requires_grad or unpack_dual(tensor).tangent is not None:
+    if tensor.device.type != "cpu" or not is_plain(tensor):
         return None
     increment_version(tensor)
     return bits(tensor)

@@ -42,7 +42,7 @@ class StepRng:
     def generator(self, stream: str, shared: bool = False) -> np.random.Generator:
         """A fresh generator for ``stream``; ``shared=True`` leaves the rank out, so that all ranks draw the same."""
         before, after = (self.seed, zlib.crc32(stream.encode()), self.scope), 0 if shared else self.rank + 1
-        if max(self.seed, self.step, after) < 2**32:
+        if max(self.seed, self.step, after) < 2**32 and not torch.compiler.is_compiling():  # it would trace NumPy
             return family(before, after).generator(self.step)
         return np.random.Generator(np.random.PCG64([*before, self.step, after]))  # what default_rng gives
 

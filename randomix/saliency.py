@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from randomix.devices import to_device
+from randomix.devices import is_plain, to_device
 
 REACHES = (12, 24, 48, 28, 56, 112)
 """A pixel in row r is compared with the mean of rows r - n + 1 .. r + n, and the same columns, for each reach n."""
@@ -96,7 +96,8 @@ def _per_channel(values: tuple[float, ...], channels: int, device: torch.device)
 
 def _at_hand(images: Tensor) -> Array:
     """A single image on a CPU as an array: some 40 small operations, of which NumPy's cost a third of torch's."""
-    return images.detach().numpy() if len(images) == 1 and images.device.type == "cpu" else images
+    own = images.detach()
+    return own.numpy() if len(own) == 1 and own.device.type == "cpu" and is_plain(own) else images
 
 
 def _library(array: Array) -> Any:

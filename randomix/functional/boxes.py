@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from randomix import masks
+from randomix.devices import is_plain
 from randomix.functional._common import blend_masked, check, check_share, pair_batch
 from randomix.masks import Box, Spatial
 from randomix.types import MixedBatch
@@ -43,13 +44,16 @@ def cutmix(inputs: Tensor, targets: Tensor, perm: Tensor, box: Box, inplace: boo
     if isinstance(box, Tensor):
         keep = ~masks.inside_boxes(box.reshape(-1, box.shape[-1]), inputs.shape[2:], inputs.device)
         return pair_batch(blend_masked(masks.take_rows(inputs, perm), inputs, keep), inputs, targets, perm, lam)
-    pasted = inputs if inplace else inputs.clone()
+    pasted = masks.to_write(inputs, inplace)
     inside = (..., *masks.box_slices(box))
-    source, place = inputs[inside], pasted[inside]
-    if inputs.requires_grad:
-        place.copy_(source.index_select(0, perm))
-    else:  # two thirds of the time of gathering, then copying
-        torch.index_select(source.clone() if inplace else source, 0, perm, out=place)
+    if pasted is inputs:
+        view = masks.memory_order(inputs)
+        place = view[inside if view is inputs else (slice(None), *inside[1:])]
+        place.copy_(place.index_select(0, perm))
+    elif is_plain(inputs):  # two thirds of the time of gathering, then copying
+        torch.index_select(inputs[inside], 0, perm, out=pasted[inside])
+    else:
+        pasted[inside] = inputs[inside].index_select(0, perm)
     return pair_batch(pasted, inputs, targets, perm, lam)
 
 
@@ -90,7 +94,7 @@ def cutout(inputs: Tensor, centers: np.ndarray | Tensor, length: int, inplace: b
         raise ValueError(f"length must be at least 1 pixel, got {length}")
     low = torch.as_tensor(centers) - length // 2
     boxes = torch.cat([low, low + length // 2 * 2], dim=1).clamp_(min=0)  # slices end where the sample does
-    pasted = inputs if inplace else inputs.clone()
+    pasted = masks.to_write(inputs, inplace)
     array = masks.writable(pasted)
     if array is None:
         return pasted.masked_fill_(masks.inside_boxes(boxes, inputs.shape[2:], inputs.device)[:, None], 0)

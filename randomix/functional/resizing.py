@@ -11,7 +11,7 @@ from numpy.lib.stride_tricks import as_strided
 from torch import Tensor
 
 from randomix import masks
-from randomix.devices import to_device
+from randomix.devices import is_plain, to_device
 from randomix.functional._common import blend_masked, check, pair_batch
 from randomix.masks import Box, Spatial
 from randomix.types import MixedBatch
@@ -49,9 +49,9 @@ def resizemix(
         return pair_batch(pasted, inputs, targets, perm, 1.0 - masks.box_share(boxes, spatial))
     sizes = masks.patch_sizes(spatial, scale)
     lam = 1.0 - math.prod(sizes) / math.prod(spatial)
-    pasted = inputs if inplace else inputs.clone()
+    pasted = masks.to_write(inputs, inplace)
     boxes = torch.as_tensor(boxes).reshape(-1, 2 * len(spatial)).expand(len(inputs), -1)
-    array = masks.writable(pasted)
+    array = masks.writable(pasted) if is_plain(inputs) else None
     if array is None:
         _paste_small(pasted, inputs, perm, scale, boxes, sizes)
     else:
