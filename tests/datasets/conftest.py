@@ -1,4 +1,6 @@
-"""A folder of pictures and its shards, made once; no proxy between tests and their servers."""
+"""A folder of pictures and its shards, and a Tiny-ImageNet, made once; no proxy between tests and their servers."""
+
+import shutil
 
 import pytest
 
@@ -35,3 +37,21 @@ def no_proxy(monkeypatch):
     for handler in download._opener.handlers:
         if hasattr(handler, "proxies"):
             monkeypatch.setattr(handler, "proxies", {})
+
+
+@pytest.fixture(scope="session")
+def original_tree(tmp_path_factory):
+    from tests.datasets.tiny_imagenet_files import make_tree
+
+    return make_tree(tmp_path_factory.mktemp("original"))
+
+
+@pytest.fixture
+def tree(original_tree, tmp_path, monkeypatch):
+    """A copy of a small Tiny-ImageNet; its numbers of classes and images count as the official ones."""
+    from datasets.formats import tiny_tree
+    from tests.datasets.tiny_imagenet_files import TRAIN, VAL, WNIDS
+
+    for name, value in (("CLASSES", len(WNIDS)), ("TRAIN_EACH", TRAIN), ("VAL_EACH", VAL)):
+        monkeypatch.setattr(tiny_tree, name, value)
+    return shutil.copytree(original_tree, tmp_path / "tiny-imagenet-200")

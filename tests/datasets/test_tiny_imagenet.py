@@ -1,116 +1,30 @@
-"""Tiny-ImageNet: every layout against PIL's own reading, every bad tree and file, and the cache of decoded images."""
+"""Tiny-ImageNet: every layout against PIL's own reading, every bad tree and file."""
 
 import io
-import os
 import shutil
-import stat
 
 import numpy as np
 import pytest
 from PIL import Image, ImageFile
 
 import datasets
-from datasets import tiny_imagenet
-from datasets.formats import tiny_tree
 from datasets.formats.decoding import decode_rgb
 from datasets.preparing import sets as prepare_sets
 from datasets.preparing import stamps as prepared
 from datasets.subsets import balanced_subset
-from randomix.errors import ConfigError, DataError, StorageError
+from randomix.errors import ConfigError, DataError
 from randomix.records import record
-from tests.support import fork, tiny_config, train, wait
-
-WNIDS = ("n02124075", "n01443537", "n04067472", "n03584254")  # as in wnids.txt: not sorted
-WORDS = {"n01443537": "goldfish, Carassius auratus", "n02124075": "Egyptian cat", "n04067472": "reel",
-         "n03584254": "iPod", "n00001740": "entity"}  # fmt: skip
-TRAIN, VAL = 6, 3
-
-
-def jpeg(seed, mode="RGB", size=(64, 64), form="JPEG"):
-    """A smooth picture of its own: its first pixels differ from those of any other seed."""
-    small = np.random.default_rng(seed).integers(0, 256, (4, 4, 3), dtype=np.uint8)
-    buffer = io.BytesIO()
-    Image.fromarray(small).resize(size, Image.Resampling.BICUBIC).convert(mode).save(buffer, form)
-    return buffer.getvalue()
-
-
-def make_tree(root):
-    """A small set in exactly the official layout; returns its folder."""
-    folder, seed, lines = root / "tiny-imagenet-200", 0, []
-    (folder / "val" / "images").mkdir(parents=True)
-    (folder / "test" / "images").mkdir(parents=True)
-    (folder / "test" / "images" / "test_0.JPEG").write_bytes(b"no picture: never looked at")
-    (folder / "wnids.txt").write_text("\n".join(WNIDS) + "\n")
-    (folder / "words.txt").write_text("".join(f"{wnid}\t{words}\n" for wnid, words in WORDS.items()))
-    for wnid in WNIDS:
-        (folder / "train" / wnid / "images").mkdir(parents=True)
-        (folder / "train" / wnid / f"{wnid}_boxes.txt").write_text(f"{wnid}_0.JPEG\t0\t0\t63\t63\n")
-        for i in range(TRAIN):
-            mode = "L" if i == 2 else "RGB"
-            (folder / "train" / wnid / "images" / f"{wnid}_{i}.JPEG").write_bytes(jpeg(seed := seed + 1, mode))
-    for i in range(VAL * len(WNIDS)):
-        (folder / "val" / "images" / f"val_{i}.JPEG").write_bytes(jpeg(seed := seed + 1))
-        lines.append(f"val_{i}.JPEG\t{WNIDS[(3 * i + 1) % 4]}\t0\t32\t44\t62\n")
-    (folder / "val" / "val_annotations.txt").write_text("".join(lines))
-    return folder
-
-
-def sort_val(folder, inner="images", keep_list=True):
-    """Re-sort val into one folder a class, as many people's scripts do."""
-    val = folder / "val"
-    for line in (val / "val_annotations.txt").read_text().splitlines():
-        name, wnid, *_ = line.split("\t")
-        (val / wnid / inner).mkdir(parents=True, exist_ok=True)
-        (val / "images" / name).rename(val / wnid / inner / name)
-    if not keep_list:
-        (val / "val_annotations.txt").unlink()
-        (val / "images").rmdir()
-
-
-@pytest.fixture(scope="module")
-def original(tmp_path_factory):
-    return make_tree(tmp_path_factory.mktemp("original"))
-
-
-@pytest.fixture
-def tree(original, tmp_path, monkeypatch):
-    """A copy of the tree; its numbers of classes and images count as the official ones."""
-    for name, value in (("CLASSES", len(WNIDS)), ("TRAIN_EACH", TRAIN), ("VAL_EACH", VAL)):
-        monkeypatch.setattr(tiny_tree, name, value)
-    return shutil.copytree(original, tmp_path / "tiny-imagenet-200")
-
-
-def build(folder, **options):
-    return datasets.build({"name": "tiny_imagenet", "root": str(folder), **options})
-
-
-def problem(folder, error=DataError, **options):
-    with pytest.raises(error) as caught:
-        build(folder, **options)
-    assert "\n" not in str(caught.value)
-    if error is DataError:
-        assert "run: python scripts/prepare_data.py tiny_imagenet --root" in str(caught.value)
-    return str(caught.value)
-
-
-def obvious(folder):
-    """Images and labels of both splits, one file after the other, by PIL alone."""
-    wnids, found = sorted(WNIDS), []
-    files = [(folder / "train" / w / "images" / f"{w}_{i}.JPEG", w) for w in wnids for i in range(TRAIN)]
-    classes = dict(line.split("\t")[:2] for line in (folder / "val" / "val_annotations.txt").read_text().splitlines())
-    val = [(folder / "val" / "images" / name, wnid) for name, wnid in sorted(classes.items())]
-    for part in (files, val):
-        found.append(np.stack([np.asarray(Image.open(path).convert("RGB")) for path, _ in part]))
-        found.append(np.array([wnids.index(wnid) for _, wnid in part]))
-    return found
-
-
-def content(data):
-    return [data.train_images, data.train_labels, data.test_images, data.test_labels]
-
-
-def same(left, right):
-    return all(np.array_equal(a, b) and a.dtype == b.dtype for a, b in zip(left, right, strict=True))
+from tests.datasets.tiny_imagenet_files import (
+    WNIDS,
+    build,
+    content,
+    jpeg,
+    obvious,
+    problem,
+    same,
+    sort_val,
+)
+from tests.support import tiny_config, train
 
 
 def test_every_pixel_and_label(tree, capsys):
@@ -322,87 +236,6 @@ def test_decoding_of_other_modes(monkeypatch):
     monkeypatch.setattr("datasets.formats.decoding.MAX_PIXELS", 4000)
     with pytest.raises(DataError, match="found: 64 x 64 pixels, more than 4000"):
         decode_rgb(jpeg(3))
-
-
-def test_the_cache_is_used_again(tree, monkeypatch, tmp_path):
-    first = content(build(tree))
-    monkeypatch.setattr(tiny_imagenet, "decode", None)
-    again = content(build(tree))
-    assert same(again, first) and isinstance(again[0], np.memmap)
-    copy = shutil.copytree(tree, tmp_path / "elsewhere" / "tiny-imagenet-200")  # keeps the times
-    assert same(content(build(copy, cache=str(tree.parent / ".randomix-cache"))), first)
-    assert not (copy.parent / ".randomix-cache").exists()
-
-
-def test_a_damaged_cache_is_made_again(tree, capsys):
-    expected = content(build(tree))
-    arrays = sorted((tree.parent / ".randomix-cache").glob("*/*.npy"))
-    assert len(arrays) == 2
-    for path in arrays:
-        data = bytearray(path.read_bytes())
-        data[-1] ^= 1
-        path.unlink()
-        path.write_bytes(bytes(data))
-        assert same(content(build(tree)), expected)
-    assert capsys.readouterr().err.count("decoding") == 3
-
-
-def test_changed_files_are_decoded_again(tree):
-    build(tree)
-    victim = tree / "train" / WNIDS[3] / "images" / f"{WNIDS[3]}_4.JPEG"
-    data = victim.read_bytes()
-    times = victim.stat().st_mtime_ns
-    other = jpeg(77)
-    other = other + b"\0" * (len(data) - len(other)) if len(other) < len(data) else other
-    victim.write_bytes(other)
-    os.utime(victim, ns=(times, times + 1))
-    assert same(content(build(tree)), obvious(tree))
-    victim.write_bytes(data)
-    assert same(content(build(tree)), obvious(tree))
-
-
-def test_two_processes_at_once(tree, tmp_path, monkeypatch):
-    decode, calls = tiny_imagenet.decode, tmp_path / "calls"
-
-    def counted(*arguments):
-        with calls.open("a") as file:
-            file.write("x")
-        return decode(*arguments)
-
-    def make(number):
-        np.savez(tmp_path / f"{number}.npz", *content(build(tree, workers=0)))
-        return 0
-
-    monkeypatch.setattr(tiny_imagenet, "decode", counted)
-    log = tmp_path / "log.txt"
-    assert wait([fork(lambda n=n: make(n), log) for n in range(2)]) == [0, 0], log.read_text()
-    for number in range(2):
-        with np.load(tmp_path / f"{number}.npz") as file:
-            assert same(list(file.values()), obvious(tree))
-    assert calls.read_text() == "xx"  # training and validation images, once
-
-
-def test_where_nothing_can_be_written(tree, tmp_path):
-    (tree.parent / ".randomix-cache").write_text("a file in the way: what a read-only folder does to other users")
-    text = problem(tree, StorageError)
-    assert text.startswith("cannot write ") and "set dataset.cache=FOLDER" in text
-    assert build(tree, cache=str(tmp_path / "new" / "place")).num_train == 24
-    if os.geteuid():
-        (tree.parent / ".randomix-cache").unlink()
-        tree.parent.chmod(stat.S_IRUSR | stat.S_IXUSR)
-        try:
-            assert "set dataset.cache=FOLDER" in problem(tree, StorageError)
-        finally:
-            tree.parent.chmod(stat.S_IRWXU)
-
-
-def test_a_folder_to_read_only_is_read_and_generated_sets_go_elsewhere(tree, tmp_path, monkeypatch):
-    """The images that another user decoded there are used; what is made of them lies in the usual place."""
-    assert build(tree).cache == tree.parent / ".randomix-cache"
-    monkeypatch.setattr(os, "access", lambda path, mode: False)
-    monkeypatch.setattr(tiny_imagenet, "decode", None)
-    monkeypatch.setenv("RANDOMIX_DATA", str(tmp_path / "own"))
-    assert build(tree).cache == tmp_path / "own" / ".randomix-cache"
 
 
 def test_options(tree):
