@@ -1,4 +1,4 @@
-"""What a device can do at best, measured on random data: matrix products and copies; and what a network asks of it."""
+"""What a device can do at best, by products, convolutions and copies of random data; what a network asks of it."""
 
 from __future__ import annotations
 
@@ -18,8 +18,30 @@ from bench.report import CLOCK
 from randomix.engine.optim import Precision
 
 GEMM_SIDE = {"cpu": 1536, "cuda": 8192}
+CONVOLUTION = {"cpu": (16, 256, 16), "cuda": (512, 512, 32)}  # samples, channels, side
 COPY_BYTES = {"cpu": 2**28, "cuda": 2**32}  # far beyond the caches
 _REPEATS = {"cpu": 1, "cuda": 10}
+
+
+def compute(precision: Precision) -> float:
+    """FLOP/s that this precision reaches at best: of a matrix product or a 3x3 convolution, whichever is faster.
+
+    Both, as their libraries differ: oneDNN's convolutions are a fifth faster than the product of some CPUs.
+    """
+    return max(gemm(precision), convolution(precision))
+
+
+def convolution(precision: Precision, shape: tuple[int, int, int] | None = None, rounds: int = 7) -> float:
+    """FLOP/s of a 3x3 convolution between as many channels, channels last, on random data."""
+    device = precision.device
+    count, channels, side = shape or CONVOLUTION[device.type]
+    inputs, weight = (
+        torch.randn(*size, device=device, dtype=precision.dtype).to(memory_format=torch.channels_last)
+        for size in ((count, channels, side, side), (channels, channels, 3, 3))
+    )
+    with torch.no_grad(), _tf32(precision.name == "tf32"):
+        seconds = _seconds(lambda: nn.functional.conv2d(inputs, weight, padding=1), device, 1, rounds)
+    return 2.0 * 9 * channels**2 * count * side**2 / seconds
 
 
 def gemm(precision: Precision, side: int | None = None, rounds: int = 7) -> float:
@@ -52,12 +74,15 @@ def _seconds(operation: Any, device: torch.device, repeats: int, rounds: int) ->
 
 @contextmanager
 def _tf32(allowed: bool) -> Iterator[None]:
-    before = torch.backends.cuda.matmul.allow_tf32
-    torch.backends.cuda.matmul.allow_tf32 = allowed
+    backends = torch.backends.cuda.matmul, torch.backends.cudnn
+    before = [backend.allow_tf32 for backend in backends]
+    for backend in backends:
+        backend.allow_tf32 = allowed
     try:
         yield
     finally:
-        torch.backends.cuda.matmul.allow_tf32 = before
+        for backend, value in zip(backends, before, strict=True):
+            backend.allow_tf32 = value
 
 
 class _Traffic(TorchDispatchMode):

@@ -194,10 +194,10 @@ def measure(
     where = loops.Setting(device=device).torch_device
     wanted = PRECISIONS[device] if precision == "auto" else (precision,)
     offered = [p for p in (_offered(name, where) for name in wanted) if p is not None]
-    peaks = {"copy": ceilings.copy(where), "gemm": {p.name: ceilings.gemm(p) for p in offered}}
+    peaks = {"copy": ceilings.copy(where), "compute": {p.name: ceilings.compute(p) for p in offered}}
     for name in names:
         for case in cases(name, device, width, batch, precision):
-            if case.setting.precision in peaks["gemm"]:
+            if case.setting.precision in peaks["compute"]:
                 progress(f"{name}, {case.mode}, {case.setting.precision}, batch {case.setting.batch}".ljust(70))
                 rows.append(run(case, steps, rounds) | {"size": case.setting.size})
     body = {
@@ -227,7 +227,7 @@ def _shares(row: dict[str, Any], peaks: dict[str, Any]) -> dict[str, float]:
         return {}
     seconds = row["milliseconds"][1] / 1e3
     return {
-        "share_of_gemm": row["flops_per_second"] / peaks["gemm"][row["precision"]],
+        "share_of_compute": row["flops_per_second"] / peaks["compute"][row["precision"]],
         "share_of_copy": row["bytes"] / seconds / peaks["copy"],
     }
 
@@ -244,7 +244,7 @@ def _verdicts(body: dict[str, Any], device: str, width: int | None) -> list[dict
             continue
         best = max(rows, key=lambda row: row["images_per_second"])
         for target in of_network:
-            value = best["images_per_second" if "images" in target.what else "share_of_gemm"]
+            value = best["images_per_second" if "images" in target.what else "share_of_compute"]
             found.append(targets.judge(target, (value,) * 3, targets.Point(device, width or 64, best["size"], gpu=gpu)))
     waiting = float(sum(said is not None for said in body["waits"].values()))
     found.append(targets.judge(targets.SYNCS, (waiting,) * 3, targets.Point(device, gpu=gpu)))

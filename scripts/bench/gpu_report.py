@@ -13,18 +13,18 @@ _NAME = 70  # characters of a kernel's name
 def lines(content: dict[str, Any]) -> list[str]:
     """Ceilings, throughput, waits, targets, and a profile of the fastest case of each network."""
     peaks = content["ceilings"]
-    gemm = ", ".join(f"{name} {rate / 1e12:.2f} TFLOP/s" for name, rate in peaks["gemm"].items())
+    rates = ", ".join(f"{name} {rate / 1e12:.2f} TFLOP/s" for name, rate in peaks["compute"].items())
     width = "full width" if content["width"] is None else f"narrowed to width {content['width']}"
     text = [
         f"Whole training loop with RandoMix, data resident, {width}; median of {content['rounds']} runs of "
         f"{content['steps']} steps; {report.machine(content)}.",
-        f"Ceilings, on random data in this process: matrix product {gemm}; copy {peaks['copy'] / 1e9:.1f} GB/s "
-        "(read + written).",
-        "GEMM: FLOPs of the step (2 x multiply-add) / time / the product's rate in the same precision. Copy: bytes "
+        "Ceilings, on random data in this process: the faster of a matrix product and a 3x3 convolution "
+        f"{rates}; copy {peaks['copy'] / 1e9:.1f} GB/s (read + written).",
+        "Compute: FLOPs of the step (2 x multiply-add) / time / that rate in the same precision. Copy: bytes "
         "that an unfused step reads and writes / time / the copy's rate; it passes 1 where caches or fusion save them.",
         *(f"Left out: {mode}, as {why}." for mode, why in content["left_out"].items()),
         "",
-        "| network | mode | precision | batch | images/s | ms/step | GEMM | copy | MiB | graphs, later | launches |",
+        "| network | mode | precision | batch | images/s | ms/step | compute | copy | MiB | graphs, later | launches |",
         "|---|---|---|---|---|---|---|---|---|---|---|",
         *map(_row, content["rows"]),
         *_waits(content),
@@ -41,9 +41,9 @@ def _row(row: dict[str, Any]) -> str:
         return "| " + " | ".join([*cells, row["failed"], *[""] * 6]) + " |"
     low, middle, high = row["milliseconds"]
     memory = "" if row["memory_mib"] is None else f"{row['memory_mib']:.0f}"
-    cells += [f"{row['images_per_second']:.0f}", f"{middle:.2f} [{low:.2f}, {high:.2f}]", f"{row['share_of_gemm']:.1%}",
-              f"{row['share_of_copy']:.1%}", memory, f"{row['graphs']}, {row['recompiles']}",
-              str(row["profile"]["launches"])]  # fmt: skip
+    cells += [f"{row['images_per_second']:.0f}", f"{middle:.2f} [{low:.2f}, {high:.2f}]",
+              f"{row['share_of_compute']:.1%}", f"{row['share_of_copy']:.1%}", memory,
+              f"{row['graphs']}, {row['recompiles']}", str(row["profile"]["launches"])]  # fmt: skip
     return "| " + " | ".join(cells) + " |"
 
 
@@ -98,11 +98,11 @@ def roofline(content: dict[str, Any], stem: Path) -> Path | None:
     rows, peaks = [row for row in content["rows"] if "failed" not in row], content["ceilings"]
     if not rows:
         return None
-    unit, one = ("TFLOP/s", 1e12) if max(peaks["gemm"].values()) >= 1e13 else ("GFLOP/s", 1e9)
+    unit, one = ("TFLOP/s", 1e12) if max(peaks["compute"].values()) >= 1e13 else ("GFLOP/s", 1e9)
     intensities = [row["flops"] / row["bytes"] for row in rows]
-    left, right = min(intensities) / 4, max(max(intensities) * 4, 2 * max(peaks["gemm"].values()) / peaks["copy"])
+    left, right = min(intensities) / 4, max(max(intensities) * 4, 2 * max(peaks["compute"].values()) / peaks["copy"])
     figure, axes = plt.subplots(figsize=(7, 4.5), layout="constrained")
-    for name, peak in peaks["gemm"].items():
+    for name, peak in peaks["compute"].items():
         ridge = peak / peaks["copy"]
         (line,) = axes.plot([left, ridge, right], [left * peaks["copy"] / one, peak / one, peak / one], lw=1)
         axes.annotate(f"{name} {peak / one:.4g} {unit}", (right, peak / one), ha="right", va="bottom", fontsize=8,

@@ -86,7 +86,7 @@ def test_networks_are_drawn_under_measured_ceilings(benchmark, monkeypatch, tmp_
     table = networks.measure("cpu", "fp32", 1, 1, lambda text: None)
     content = table.as_dict(threads=1)
     assert content["rows"][small.label]["flops"] == pytest.approx(small.batch * small.step * 1e9, rel=0.01)
-    assert "Ceilings on random data: matrix product " in table.markdown(content)
+    assert "Ceilings on random data: the faster of a matrix product and a 3x3 convolution " in table.markdown(content)
     plot = table.figure(content, tmp_path / "networks")
     assert plot is not None
     assert plot.read_bytes().startswith(b"\x89PNG")

@@ -48,8 +48,8 @@ def test_throughput_has_ceilings_profiles_waits_and_a_plot(benchmark, monkeypatc
     }
     assert {row["mode"]: (row["graphs"], row["recompiles"]) for row in rows} == {"eager": (0, 0), "compile": (1, 0)}
     for row in rows:
-        peak = content["ceilings"]["gemm"]["fp32"]
-        assert row["share_of_gemm"] == pytest.approx(row["flops"] * row["images_per_second"] / row["batch"] / peak)
+        peak = content["ceilings"]["compute"]["fp32"]
+        assert row["share_of_compute"] == pytest.approx(row["flops"] * row["images_per_second"] / row["batch"] / peak)
         assert any("convolution_backward" in kernel["name"] for kernel in row["profile"]["top"])
         assert row["profile"]["launches"] > 100
     assert content["waits"] == {"cutmix": None, "puzzlemix": None}
@@ -108,6 +108,10 @@ def test_copies_count_read_and_written_bytes(benchmark, monkeypatch) -> None:
     assert ceilings.copy(torch.device("cpu"), 1000) == 2 * 1000 / 0.5
     precision = ceilings.Precision("fp32", torch.float32, torch.device("cpu"))
     assert ceilings.gemm(precision, 10) == 2 * 10**3 / 0.5
+    assert ceilings.convolution(precision, (2, 4, 8)) == 2 * 9 * 4 * 4 * 2 * 8 * 8 / 0.5
+    monkeypatch.setattr(ceilings, "gemm", lambda _: 3.0)
+    monkeypatch.setattr(ceilings, "convolution", lambda _: 4.0)
+    assert ceilings.compute(precision) == 4.0
 
 
 def test_graphs_are_counted_by_kind_of_method(benchmark, monkeypatch, tmp_path) -> None:

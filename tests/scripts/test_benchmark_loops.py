@@ -26,6 +26,7 @@ def run(benchmark, folder: Path, suite: str, *options: str) -> tuple[dict, str]:
     return json.loads((folder / f"{suite}-cpu-w1.json").read_text()), (folder / f"{suite}-cpu-w1.md").read_text()
 
 
+@pytest.mark.filterwarnings("ignore:This DataLoader will create")  # on a machine of one core
 def test_every_loop_is_compared_and_judged(benchmark, tmp_path) -> None:
     content, text = run(benchmark, tmp_path, "loop")
     assert content["rows"].keys() == {"ours (RandoMix)", "ours (Baseline)", "bare step",
