@@ -6,7 +6,7 @@ STAMP := $(VENV)/.installed
 PICTURED := cutout_8px mixup cutmix fmix resizemix saliencymix puzzlemix comixup
 export OMP_WAIT_POLICY ?= PASSIVE
 
-.PHONY: help setup demo demo-all test lint format tables bench-check clean
+.PHONY: help setup demo demo-all test lint format tables bench-check clean distclean
 
 help:
 	@echo "make setup   create $(VENV) from requirements.lock"
@@ -51,5 +51,8 @@ tables: $(STAMP)
 bench-check: $(STAMP)
 	OMP_NUM_THREADS=1 $(BIN)/python scripts/benchmark.py check
 
-clean:
-	rm -rf $(VENV) outputs build *.egg-info
+clean:  # trained runs, in outputs, stay
+	rm -rf build *.egg-info .pytest_cache .ruff_cache
+
+distclean: clean
+	rm -rf $(VENV)

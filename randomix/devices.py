@@ -7,8 +7,10 @@ from contextlib import AbstractContextManager, nullcontext
 import numpy as np
 import torch
 from torch import Tensor
-from torch._C._functorch import is_functorch_wrapped_tensor
 from torch.autograd.forward_ad import unpack_dual
+
+# Private: a torch without it has its own way to tell, and only mixing within torch.func needs the answer.
+_is_wrapped = getattr(torch._C._functorch, "is_functorch_wrapped_tensor", lambda tensor: False)
 
 
 def host_tensor(array: np.ndarray) -> Tensor:
@@ -30,7 +32,7 @@ def is_plain(tensor: Tensor) -> bool:
 
     False for one known to autograd (backward or forward), a wrapper of torch.func, and one that is negated lazily.
     """
-    if tensor.requires_grad or tensor.is_neg() or is_functorch_wrapped_tensor(tensor):
+    if tensor.requires_grad or tensor.is_neg() or _is_wrapped(tensor):
         return False
     return unpack_dual(tensor).tangent is None
 

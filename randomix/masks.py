@@ -69,9 +69,9 @@ def bits(tensor: Tensor) -> np.ndarray:
 
 
 def restride(tensor: Tensor, like: Tensor) -> Tensor:
-    """The tensor with the strides of ``like``, of its shape, where they differ only along axes of one entry.
+    """The tensor with the strides of ``like``, of its shape, where they differ only along axes of size 1.
 
-    There they place nothing, but a compiler makes one graph for each: (N, 1, H, W) is contiguous in two ways.
+    Strides of such axes do not affect the layout, but torch.compile guards on them and would recompile.
     """
     ours, theirs = tensor.stride(), like.stride()
     if ours == theirs or any(a != b and n > 1 for a, b, n in zip(ours, theirs, tensor.shape, strict=True)):

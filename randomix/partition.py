@@ -113,7 +113,7 @@ def diversity_penalty(
 
 
 def told_apart(counts: Tensor) -> Tensor:
-    """What outputs of the same inputs, more than one, pay for them on top, (P, n, n) of 0 and 1 for counts (P, n, n).
+    """Extra cost (P, n, n), 0 or 1, that separates outputs composed of the same two or more inputs; counts (P, n, n).
 
     Of two such outputs the first pays for the first of these inputs, the second one for the second.
     """

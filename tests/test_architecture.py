@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+import randomix
+
 ROOT = Path(__file__).resolve().parents[1]
 LAYERS = {  # package: what it may import of ours
     "datasets.formats": {"datasets.formats", "randomix.errors"},
@@ -169,3 +171,17 @@ def test_files_and_functions_fit_on_a_screen():
         for node in ast.walk(ast.parse(text)):
             if isinstance(node, ast.FunctionDef):
                 assert node.end_lineno - node.lineno < 60, f"{file}:{node.lineno} {node.name}"
+
+
+def test_public_names_are_known_to_type_checkers():
+    """The names that __getattr__ imports are those that the block for type checkers imports, from the same modules."""
+    tree = ast.parse((ROOT / "randomix" / "__init__.py").read_text())
+    (block,) = (node for node in tree.body if isinstance(node, ast.If))
+    typed = {alias.asname: node.module for node in block.body for alias in node.names if alias.asname == alias.name}
+    modules = {name: "randomix" for name in randomix._MODULES}
+    assert typed == randomix._EXPORTS | modules
+    assert set(randomix.__all__) == {*typed, "__version__"}
+    for name in typed:
+        assert getattr(randomix, name) is not None
+    with pytest.raises(AttributeError, match="'randomix' has no attribute 'Mixdown'"):
+        _ = randomix.Mixdown

@@ -22,9 +22,8 @@ from randomix.engine.step import TrainStep
 from randomix.engine.stopper import Stopper
 from randomix.errors import ConfigError, NonFiniteError
 from randomix.mixers.base import BatchMixer, InputMixer, Mixer
-from randomix.types import MixedForward
+from randomix.types import MixedBatch, MixedForward
 
-_AS_IT_IS = nn.Identity()
 _WARM_UP = 3  # steps before the recording: kernels are chosen and compiled, libraries get their memory
 
 
@@ -72,14 +71,14 @@ class _Places:
     step: Tensor
 
     @classmethod
-    def like(cls, mixed: MixedForward) -> _Places:
+    def like(cls, mixed: MixedBatch) -> _Places:
         """Places for batches of the shape, type and memory format of ``mixed``."""
         lr, step = torch.zeros((), device=mixed.lam.device), torch.zeros((), dtype=torch.int64, device=mixed.lam.device)
-        return cls(*(torch.empty_like(t) for t in (mixed.logits, mixed.targets, mixed.lam)), lr, step)
+        return cls(*(torch.empty_like(t) for t in (mixed.inputs, mixed.targets, mixed.lam)), lr, step)
 
-    def fill(self, mixed: MixedForward, lr: float, step: int) -> None:
+    def fill(self, mixed: MixedBatch, lr: float, step: int) -> None:
         """Put in what the next step reads, without waiting for a device."""
-        self.inputs.copy_(mixed.logits)
+        self.inputs.copy_(mixed.inputs)
         self.targets.copy_(mixed.targets)
         self.lam.copy_(mixed.lam)
         self.lr.fill_(lr)
@@ -114,8 +113,8 @@ class GraphedStep(TrainStep):
     def run(self, step: int, batch: Batch, stopper: Stopper) -> bool:
         """See TrainStep.run. A step that is not finite takes no effect; the error comes with it or a little later."""
         self._seed_torch(step)
-        with self.precision.autocast():  # a network that hands back its inputs: they are what is mixed
-            mixed = self.mixer.forward_mixed(_AS_IT_IS, batch.inputs, batch.labels, self.rng.at(step))
+        with self.precision.autocast():  # as in an eager step
+            mixed = self.mixer(batch.inputs, batch.labels, self.rng.at(step))
         if self._replay is None or self._recorded_state is not self.optimizer.state:
             self._record(mixed)
             self._seed_torch(step)
@@ -131,7 +130,7 @@ class GraphedStep(TrainStep):
             self.average.update(self.model)
         return decision.stop
 
-    def _record(self, mixed: MixedForward) -> None:
+    def _record(self, mixed: MixedBatch) -> None:
         self._replay, self._places = None, _Places.like(mixed)  # memory of an earlier recording is free again
         self._places.fill(mixed, 0.0, 0)
         with self._untouched():

@@ -1,4 +1,4 @@
-"""The base classes of every method, from what a method needs to know least to most.
+"""Base classes of the methods, in order of how much of the network they need.
 
 Mixer: runs the model itself. BatchMixer: can hand out its mixed batch without a model. InputMixer: mixes inputs before
 the network, and only that. PairMixer: an InputMixer that blends each sample with one partner of the batch. Those that

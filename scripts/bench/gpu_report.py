@@ -100,11 +100,14 @@ def roofline(content: dict[str, Any], stem: Path) -> Path | None:
         return None
     unit, one = ("TFLOP/s", 1e12) if max(peaks["compute"].values()) >= 1e13 else ("GFLOP/s", 1e9)
     intensities = [row["flops"] / row["bytes"] for row in rows]
-    left, right = min(intensities) / 4, max(max(intensities) * 4, 2 * max(peaks["compute"].values()) / peaks["copy"])
+    ridges = [peak / peaks["copy"] for peak in peaks["compute"].values()]
+    left, right = min(*intensities, *ridges) / 4, max(*intensities, *ridges) * 4
+    edges = {}
     figure, axes = plt.subplots(figsize=(7, 4.5), layout="constrained")
     for name, peak in peaks["compute"].items():
-        ridge = peak / peaks["copy"]
-        (line,) = axes.plot([left, ridge, right], [left * peaks["copy"] / one, peak / one, peak / one], lw=1)
+        slope = [left * peaks["copy"] / one, peak / one, peak / one]
+        (line,) = axes.plot([left, peak / peaks["copy"], right], slope, lw=1)
+        edges[name] = line.get_color()
         axes.annotate(f"{name} {peak / one:.4g} {unit}", (right, peak / one), ha="right", va="bottom", fontsize=8,
                       color=line.get_color())  # fmt: skip
     markers = dict(zip(dict.fromkeys(row["mode"] for row in rows), "os^Dv", strict=False))
@@ -113,6 +116,7 @@ def roofline(content: dict[str, Any], stem: Path) -> Path | None:
     for row, intensity in zip(rows, intensities, strict=True):
         label = f"{row['network']}, {row['mode']}"
         axes.plot(intensity, row["flops_per_second"] / one, markers[row["mode"]], color=colours[row["network"]],
+                  markeredgecolor=edges.get(row["precision"]), markeredgewidth=1.5,
                   label=None if label in labelled else label, alpha=0.8)  # fmt: skip
         labelled.add(label)
     axes.set(xscale="log", yscale="log", xlabel="FLOP per byte of an unfused step", ylabel=unit, xlim=(left, right))
