@@ -114,16 +114,19 @@ def remove_orphans(folder: Path) -> list[Path]:
     return orphans
 
 
-def probe_writable(folder: Path) -> None:
-    """Create ``folder`` and write a file in it. Raises StorageError, so that a run fails before it computes."""
+def probe_writable(folder: Path, fix: str = "choose a folder that can be written") -> None:
+    """Make ``folder`` and write to it, before any work; raises StorageError, with what to do, if that fails."""
     folder = Path(folder)
     probe = temporary_name(folder / "probe")
-    with storage_errors(folder):  # the name of the probe would say nothing to anybody
-        folder.mkdir(parents=True, exist_ok=True)
-        try:
-            probe.write_bytes(b"writable")
-        finally:
-            probe.unlink(missing_ok=True)
+    try:
+        with storage_errors(folder):  # the name of the probe would say nothing to anybody
+            folder.mkdir(parents=True, exist_ok=True)
+            try:
+                probe.write_bytes(b"writable")
+            finally:
+                probe.unlink(missing_ok=True)
+    except StorageError as error:
+        raise StorageError(f"{error}; {fix}") from error
 
 
 def check_space(folder: Path, need: int) -> None:
@@ -158,7 +161,7 @@ def storage_errors(path: Path, need: int = 0) -> Iterator[None]:
         folder = Path(path).parent
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             have = _free(folder)
-            message = f"disk full at {folder}: need {need / _MIB:.1f} MiB, have {have / _MIB:.1f} MiB; free some space"
+            message = f"disk full at {folder}: need {_size(need)}, have {_size(have)}; free some space"
         else:
             message = f"cannot write {path}: {error.strerror or error}"
         raise StorageError(message) from error
@@ -176,6 +179,10 @@ def _cut_half_line(file: BinaryIO) -> None:
             break
     if end != size:
         file.truncate(end)
+
+
+def _size(count: int) -> str:
+    return f"{count / _MIB:.1f} MiB" if count >= _MIB / 10 else f"{count / 1024:.1f} KiB"
 
 
 def _alive(pid: int) -> bool:

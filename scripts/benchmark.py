@@ -39,7 +39,8 @@ from bench import suites
 from bench.measure import cpu_seconds
 from bench.report import Report
 from randomix.engine.optim import resolve_precision
-from randomix.errors import ConfigError
+from randomix.errors import ConfigError, StorageError
+from randomix.files import probe_writable, write_atomic
 from randomix.records import provenance
 
 RECORDS = Path(__file__).resolve().parents[1] / "results" / "benchmarks"
@@ -99,11 +100,20 @@ def _problem(options: argparse.Namespace) -> str | None:
     return None
 
 
+def _unwritable(folder: Path) -> str | None:
+    """Why tables cannot be written to ``folder``, which is made; None if they can."""
+    try:
+        probe_writable(folder)
+    except StorageError as error:
+        return f"--out {folder}: {error}"
+    return None
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one suite and write its table; returns the exit code."""
     started = time.time(), cpu_seconds()
     options = _parser().parse_args(arguments)
-    problem = _problem(options)
+    problem = _problem(options) or _unwritable(options.out)
     if problem is not None:
         print(f"benchmark.py: {problem}", file=sys.stderr)
         return 2
@@ -141,10 +151,9 @@ def _write(
     changed = " (with uncommitted changes)" if where["git_dirty"] else ""
     text = f"{table.markdown(content)}\n`{command}` at {where['git_commit'] or 'an unknown commit'}{changed}, "
     text += f"{taken['wall']:.0f} s, {taken['cpu']:.0f} s of CPU time.\n"
-    options.out.mkdir(parents=True, exist_ok=True)
-    (options.out / f"{name}.json").write_text(json.dumps(content, indent=1, sort_keys=True) + "\n")
-    (options.out / f"{name}.md").write_text(text)
     print(text)
+    write_atomic(options.out / f"{name}.json", json.dumps(content, indent=1, sort_keys=True) + "\n")
+    write_atomic(options.out / f"{name}.md", text)
     if getattr(table, "figure", None) is not None:
         table.figure(content, options.out / name)
     return content

@@ -30,18 +30,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit code."""
     options = _parser().parse_args(arguments)
     from randomix.errors import RunError
+    from randomix.files import probe_writable, write_atomic
 
     try:
+        probe_writable(options.out.parent)
         content = calibrate(options)
-        options.out.parent.mkdir(parents=True, exist_ok=True)
-        options.out.write_text(json.dumps(content, indent=1) + "\n")
+        print(table(content))
+        write_atomic(options.out, json.dumps(content, indent=1) + "\n")
     except (RunError, ValueError) as error:
         print(f"calibrate_occlusion.py: {str(error).splitlines()[0]}", file=sys.stderr)
         return 2
-    except OSError as error:
-        print(f"calibrate_occlusion.py: cannot write {options.out}: {error.strerror or error}", file=sys.stderr)
-        return 2
-    print(table(content))
     print(options.out)
     return 0
 

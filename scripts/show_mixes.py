@@ -8,6 +8,7 @@ inside the network have no picture. The same arguments give the same one. Exit c
 from __future__ import annotations
 
 import argparse
+import io
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -50,19 +51,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit code."""
     options = _parser().parse_args(arguments)
     from randomix.errors import RunError
+    from randomix.files import probe_writable
 
     try:
         if options.out.suffix not in ENDINGS:
             raise ValueError(f"--out {options.out}: the name must end in one of {', '.join(ENDINGS)}")
+        probe_writable(options.out.parent)
         data = load_data(options.dataset, options.root, options.set)
         network = load_network(options.network, data) if options.network is not None else None
         rows = sheet(data, options.mixers, samples=options.samples, seed=options.seed, network=network)
         draw(rows, options.out)
     except (RunError, ValueError, ImportError) as error:
         print(f"show_mixes.py: {str(error).splitlines()[0]}", file=sys.stderr)
-        return 2
-    except OSError as error:
-        print(f"show_mixes.py: cannot write {options.out}: {error.strerror or error}", file=sys.stderr)
         return 2
     print(options.out)
     return 0
@@ -266,8 +266,8 @@ def draw(rows: Sequence[Sequence[Panel]], out: Path) -> None:
         from matplotlib.figure import Figure
     except ImportError:
         raise ImportError("drawing needs matplotlib: pip install 'randomix[report]'") from None
+    from randomix.files import write_atomic
 
-    out.parent.mkdir(parents=True, exist_ok=True)
     with matplotlib.rc_context({"svg.hashsalt": "randomix", "font.size": 11}):
         columns = len(rows[0])
         height = 1.6 if rows[0][0].pixels.ndim == 2 else 2.1
@@ -279,7 +279,9 @@ def draw(rows: Sequence[Sequence[Panel]], out: Path) -> None:
                 if i == 0:
                     axes.set_title(panel.heading, fontsize=12)
         metadata = {"Software": None} if out.suffix == ".png" else {"Date": None} if out.suffix == ".svg" else {}
-        figure.savefig(out, dpi=110, metadata=metadata, bbox_inches="tight", pad_inches=0.1)
+        drawn = io.BytesIO()  # whole before the old picture goes
+        figure.savefig(drawn, format=out.suffix[1:], dpi=110, metadata=metadata, bbox_inches="tight", pad_inches=0.1)
+        write_atomic(out, drawn.getvalue(), parents=True)
 
 
 def _draw_panel(axes: Axes, panel: Panel) -> None:

@@ -74,6 +74,12 @@ def test_a_disk_that_is_too_small_is_refused_before_anything_is_written(tmp_path
     assert os.listdir(tmp_path) == []
 
 
+def test_a_small_need_is_told_in_smaller_units(tmp_path, monkeypatch):
+    monkeypatch.setattr(files.shutil, "disk_usage", lambda _: _Usage(1024))
+    with pytest.raises(StorageError, match=r"disk full at .*: need 2\.0 KiB, have 1\.0 KiB"):
+        files.write_atomic(tmp_path / "a.bin", bytes(2048))
+
+
 class _Usage:
     def __init__(self, free: int) -> None:
         self.free = free

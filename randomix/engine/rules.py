@@ -100,6 +100,7 @@ FILL = Rule(
     lambda v: all(0 <= c <= 1 for c in (v if isinstance(v, list) else [v])),
 )
 BLOCK = Rule(int | float | None, "of at least 1, or a share of the side below 1", lambda v: 0 < v < 1 or v >= 1)
+UP_TO_1000 = Rule(float, "from 0 to 1000", lambda v: 0 <= v <= 1000)
 WEIGHTS = Rule(list[float], "of at least 0, not all 0", lambda v: min(v, default=-1) >= 0 and sum(v) > 0)
 RANGE = Rule(list[float], "[low, high] with 0 < low <= high <= 1", lambda v: len(v) == 2 and 0 < v[0] <= v[1] <= 1)
 FRACTIONS = Rule(
@@ -228,23 +229,22 @@ RULES: dict[str, dict[str, Rule]] = {
         "label_lam": choice("drawn", "mask"),
         "taps": Rule(list[int], "of at least 0", lambda v: min(v, default=-1) >= 0),
         "hard": FLAG,
-        "gamma": optional(Rule(float, "of at least 0", lambda v: v >= 0)),
         "gamma_per": choice("layer", "first_layer"),
         "block_size": Rule(int, "that is odd and at least 1", lambda v: v >= 1 and v % 2 == 1),
         "length": at_least(1),
         "saliency": choice("as_published", "uint8"),
         "part_size": at_least(1),
         "block_num": optional(Rule(int, "from 2 to 16, or -1", lambda v: v == -1 or 2 <= v <= 16)),
-        "beta": NOT_NEGATIVE,
-        "eta": NOT_NEGATIVE,
-        "tau": NOT_NEGATIVE,
+        "beta": UP_TO_1000,
+        "eta": UP_TO_1000,
+        "tau": UP_TO_1000,
         "omega": UNIT,
         "n_iter": at_least(1),
         "set_resolve": FLAG,
         "penalty": choice("hard", "soft"),
         "precedence": choice("code", "paper"),
         "repair": FLAG,
-        "clean_weight": NOT_NEGATIVE,
+        "clean_weight": Rule(float, "from 0 to 1000000", lambda v: 0 <= v <= 1e6),
         "block_nums": optional(Rule(list[int], "of at least 1", lambda v: min(v, default=0) >= 1)),
         "n_labels": at_least(2),
         "neigh_size": at_least(1),
@@ -252,8 +252,11 @@ RULES: dict[str, dict[str, Rule]] = {
         "t_eps": POSITIVE,
         "t_size": optional(Rule(int, "of at least 1, or -1", lambda v: v >= 1 or v == -1)),
         "adv_prob": UNIT,
-        "adv_eps": Rule(float, "from 0 to 255", lambda v: 0 <= v <= 255),
+        "adv_eps": LEVELS,
     },
+    "mixer.comixup": {"gamma": UP_TO_1000},
+    "mixer.patchup": {"gamma": optional(UNIT), "prob": optional(UNIT)},
+    "mixer.puzzlemix": {"gamma": UNIT},
     "evaluator.autoattack": {
         "eps_255": LEVELS,
         "version": choice("standard", "plus"),
@@ -263,7 +266,7 @@ RULES: dict[str, dict[str, Rule]] = {
         "source": choice("official", "generated"),
         "names": Rule(
             str | list[str],
-            "that is all or standard, or a list of corruptions",
+            "that is all or standard, or a list such as [fog,snow]",
             lambda v: bool(v) and (isinstance(v, list) or v in ("all", "standard")),
         ),
         "severities": Rule(list[int], "from 1 to 5, each once", lambda v: 0 < len(v) == len({*v} & {1, 2, 3, 4, 5})),
@@ -331,10 +334,10 @@ def is_mixer_path(path: str) -> bool:
     return _CANDIDATE.sub("", path) == "mixer"
 
 
-def rule_for(path: str) -> Rule | None:
-    """The rule of a key such as ``recipe.lr`` or ``mixer.candidates[1].alpha``; None where anything goes."""
+def rule_for(path: str, name: object = None) -> Rule | None:
+    """The rule of a key such as ``recipe.lr`` or ``mixer.candidates[1].alpha``, for methods of this name if any."""
     section, _, key = _CANDIDATE.sub("", path).rpartition(".")
-    return RULES.get(section, {}).get(key)
+    return RULES.get(f"{section}.{name}", {}).get(key) or RULES.get(section, {}).get(key)
 
 
 def micro_batch_sizes(share: int) -> list[int]:

@@ -112,7 +112,7 @@ class RunFolder:
             raise ConfigError(
                 [f"trainer.resume=never, but {self.root} holds a run: remove it, change output_root, or resume=auto"]
             )
-        files.probe_writable(self.root)
+        files.probe_writable(self.root, "set output_root to a folder that can be written")
 
     @contextmanager
     def locked(self) -> Iterator[None]:

@@ -46,11 +46,21 @@ def names_text(what: str, options: Iterable[str], given: str) -> str:
 
 
 @functools.cache
+def _source(name: str) -> list[ast.AST]:
+    """The nodes of a method's file, read from its source so that nothing is imported."""
+    return list(ast.walk(ast.parse(Path(mixers.__path__[0], f"{name}.py").read_text(encoding="utf-8"))))
+
+
 def _initialisers(name: str) -> list[ast.arguments]:
-    """The arguments of each __init__ in a method's file, read from its source so that nothing is imported."""
-    source = Path(mixers.__path__[0], f"{name}.py").read_text(encoding="utf-8")
-    nodes = ast.walk(ast.parse(source))
-    return [node.args for node in nodes if isinstance(node, ast.FunctionDef) and node.name == "__init__"]
+    """The arguments of each __init__ in a method's file."""
+    return [node.args for node in _source(name) if isinstance(node, ast.FunctionDef) and node.name == "__init__"]
+
+
+@functools.cache
+def needs_network(name: str) -> bool:
+    """Whether a method cannot mix a batch alone: it stands on the classes of ``base_network``."""
+    modules = [node.module for node in _source(name) if isinstance(node, ast.ImportFrom)]
+    return "randomix.mixers.base_network" in modules
 
 
 @functools.cache
@@ -90,7 +100,7 @@ def setting_rules(path: str, section: Mapping[str, Any]) -> dict[str, Rule]:
     is_mixer = is_mixer_path(path) and isinstance(name, str) and name in mixers.available()
     rules = dict(annotated_rules(name)) if is_mixer and isinstance(name, str) else {}
     for key in section:
-        rule = rule_for(f"{path}.{key}" if path else str(key))
+        rule = rule_for(f"{path}.{key}" if path else str(key), name)
         if rule is not None and rules.get(key, rule).hint == rule.hint:  # else it only has the name in common
             rules[key] = rule
     return rules
@@ -178,9 +188,9 @@ class _Check:
             self._keys(path, section, accepted | {"name", "label"})
         self._values(path, {k: v for k, v in section.items() if k != "candidates"})
         if "candidates" in section:
-            self._candidates(path, section["candidates"], section.get("weights"))
+            self._candidates(path, section["candidates"], section.get("weights"), section.get("granularity"))
 
-    def _candidates(self, path: str, candidates: Any, weights: Any) -> None:
+    def _candidates(self, path: str, candidates: Any, weights: Any, granularity: Any) -> None:
         if not isinstance(candidates, list) or not candidates:
             self._say(f"{path}.candidates={show(candidates)}: must be a list of methods with at least one entry")
             return
@@ -190,6 +200,11 @@ class _Check:
             elif candidate not in mixers.available():
                 text = names_text("method", mixers.available(), str(candidate))
                 self._say(f"{path}.candidates[{i}]={show(candidate)}: {text}")
+        names = [c.get("name") if isinstance(c, Mapping) else c for c in candidates]
+        inside = [name for name in names if name in mixers.available() and needs_network(str(name))]
+        if granularity == "sample" and inside:
+            self._say(f"{path}.granularity=sample: not with {', '.join(inside)}, which need the network to mix; "
+                      f"set {path}.granularity=batch")  # fmt: skip
         if isinstance(weights, list) and len(weights) != len(candidates):
             self._say(f"{path}.weights has {len(weights)} entries but {path}.candidates has {len(candidates)}")
 

@@ -100,6 +100,8 @@ def _journal(
 ) -> Journal:
     """Where the finished parts of this evaluation are kept until it is recorded."""
     folder, _ = RunFolder.of_checkpoint(path)
+    if world.is_main:
+        files.probe_writable(folder.evaluations)  # hours of attacks may lie before the record
     journal = open_journal(
         folder.evaluations,
         model,

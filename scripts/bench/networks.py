@@ -173,7 +173,8 @@ class Table:
         if self.ceilings is None:
             return None
         rows = [
-            {"network": name, "mode": "eager", "flops": row["flops"], "bytes": row["bytes"],
+            {"network": name, "mode": "eager", "precision": self.precision,
+             "flops": row["flops"], "bytes": row["bytes"],
              "flops_per_second": row["flops"] / row[f"{CLOCK[self.device]}_seconds"][1]}
             for name, row in self.rows.items()
         ]  # fmt: skip

@@ -109,8 +109,10 @@ def test_every_setting_has_a_rule_of_its_type() -> None:
     config = compose()
     for section in ("dataset", "model", "mixer", "logger", *(f"evaluator.{e}" for e in config["evaluator"])):
         for path in (CONFIGS / section.replace(".", "/")).glob("*.yaml"):
-            for key in yaml.safe_load(path.read_text()) or {}:
-                assert key == "candidates" or rule_for(f"{section}.{key}"), f"{path.name}: {key}"
+            settings = yaml.safe_load(path.read_text()) or {}
+            for key in settings:
+                rule = rule_for(f"{section}.{key}", settings.get("name"))
+                assert key == "candidates" or rule, f"{path.name}: {key}"
 
 
 def test_a_rule_holds_in_its_section_only() -> None:

@@ -14,7 +14,7 @@ import datasets
 from randomix.engine.distributed import World
 from randomix.engine.evaluate import EvalResult
 from randomix.engine.launcher import LAST_WORDS, exit_on_signals
-from randomix.errors import Interrupted
+from randomix.errors import Interrupted, StorageError
 from randomix.robustness import evaluators
 from randomix.robustness.evaluators import run_evaluators
 from randomix.robustness.measure import Measure
@@ -194,3 +194,15 @@ def test_a_pause_comes_before_each_pass(monkeypatch):
     with pytest.raises(Interrupted):
         run_evaluators(nn.Identity(), None, names=["toy"], settings={}, batch_size=1, pause=pause)
     assert next(stops, None) is None
+
+
+def test_a_folder_that_cannot_be_written_is_told_before_anything_is_evaluated(tmp_path, monkeypatch, capsys):
+    config = tiny_config(tmp_path, evaluators=["clean"])
+    config["recipe"] |= {"epochs": 1}
+    folder = train(config, group_net)
+    folder.evaluations.write_text("a file in the way")
+    monkeypatch.setattr("randomix.runs.reevaluate.run_evaluators", None)  # a TypeError if it came to that
+    asked = {"checkpoint": str(folder.root), "evaluators": ["noise"], "evaluator": {"noise": {"repeats": 1}}}
+    trainer = {"device": "cpu", "precision": "fp32", "threads": 1}
+    with pytest.raises(StorageError, match=r"cannot write .*evaluations: File exists; choose a folder"):
+        run_evaluation(asked | {"trainer": trainer}, datasets.build, group_net)

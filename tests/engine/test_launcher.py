@@ -47,4 +47,4 @@ def test_a_folder_that_cannot_be_written_is_named(tmp_path: Path) -> None:
     folder = tmp_path / "file" / "logs"
     with pytest.raises(StorageError) as caught:
         launch(fail, (DataError(""),), 2, folder)
-    assert str(caught.value) == f"cannot write {folder}: Not a directory"
+    assert str(caught.value) == f"cannot write {folder}: Not a directory; choose a folder that can be written"

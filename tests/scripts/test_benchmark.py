@@ -98,3 +98,11 @@ def test_a_network_that_fails_is_named(benchmark) -> None:
 
     with pytest.raises(RuntimeError, match=r"PreAct-ResNet18 width 16, 32 x 32 ended with code 1: KeyError: .nonsense"):
         networks._in_own_process(len(networks.CASES) - 1, 1, "cpu", "nonsense", 1)
+
+
+def test_a_folder_that_cannot_be_written_is_told_before_anything_is_measured(benchmark, tmp_path, capsys, monkeypatch):
+    (tmp_path / "file").touch()
+    monkeypatch.setitem(benchmark.suites.SUITES, "mixers", None)  # a TypeError if it came to that
+    assert benchmark.main(["mixers", "--out", str(tmp_path / "file")]) == 2
+    (printed,) = capsys.readouterr().err.splitlines()
+    assert printed.startswith(f"benchmark.py: --out {tmp_path}/file: cannot write ")

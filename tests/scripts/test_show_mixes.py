@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from pathlib import Path
 
 import pytest
@@ -39,6 +40,19 @@ def test_signals_and_colours_are_drawn(tmp_path: Path) -> None:
     assert (tmp_path / "sheet.svg").stat().st_size > 1000
 
 
+def test_a_full_disk_leaves_the_old_picture(tmp_path, monkeypatch, capsys) -> None:
+    def full(folder, need):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    picture = tmp_path / "sheet.png"
+    picture.write_bytes(b"old")
+    monkeypatch.setattr("randomix.files.check_space", full)
+    assert show_mixes.main(["--mixers", "mixup", "--out", str(picture)]) == 2
+    (printed,) = capsys.readouterr().err.splitlines()
+    assert printed.startswith("show_mixes.py: disk full at ")
+    assert picture.read_bytes() == b"old" and [path.name for path in tmp_path.iterdir()] == ["sheet.png"]
+
+
 @pytest.mark.parametrize(("arguments", "line"), [
     (["--dataset", "none"], "--dataset none: choose from "),
     (["--samples", "0"], "--samples is 0, expected at least 1"),
@@ -47,7 +61,7 @@ def test_signals_and_colours_are_drawn(tmp_path: Path) -> None:
     (["--network", "/nowhere"], "--network /nowhere: no finished run there"),
     (["--mixers", "puzzlemix"], "--mixers puzzlemix: mixes by a network's gradient; give one with --network"),
     (["--mixers", "patchup"], "--mixers patchup: mixes inside the network, there is no picture of it"),
-    (["--out", "/dev/null/x.png"], "cannot write /dev/null/x.png"),
+    (["--out", "/dev/null/x.png"], "cannot write /dev/null: File exists; choose a folder that can be written"),
 ])  # fmt: skip
 def test_wrong_arguments_give_one_line(capsys, arguments: list[str], line: str) -> None:
     assert show_mixes.main(["--mixers", "mixup", *arguments]) == 2
