@@ -149,6 +149,8 @@ def read(path: Path, map_location: str | torch.device = "cpu") -> dict[str, Any]
             state = torch.load(file, map_location=map_location, weights_only=True)
     except FileNotFoundError:
         raise CheckpointError(path, "no such file") from None
+    except PermissionError:
+        raise CheckpointError(path, "cannot be read: permission denied; ask its owner, or copy the run") from None
     except MemoryError:
         raise
     except Exception as error:  # torch.load raises anything from EOFError to UnpicklingError

@@ -44,7 +44,9 @@ class RunFolder:
         file = folder.checkpoints / "last.pt" if path.is_dir() else path
         if not file.is_file():
             known = sorted(str(p) for p in folder.checkpoints.glob("*.pt"))
+            runs = sorted(str(p.parent.parent) for p in path.rglob("checkpoints/last.pt")) if path.is_dir() else []
             hint = f"it has {', '.join(known)}" if known else "train first: python train.py"
+            hint = f"below it are {len(runs)} runs: name one of them, such as {runs[0]}" if runs else hint
             raise ConfigError([f"checkpoint={path}: there is no file {file}; {hint}"])
         return folder, str(file)
 
@@ -84,7 +86,9 @@ class RunFolder:
         known = record.read(self.record).config
         line = f"already finished: {self.summary()}; record: {self.record}"
         if any(known.get(key) != config[key] for key in ("evaluators", "evaluator")):
-            line += f"; it was evaluated otherwise: for these evaluators run python eval.py checkpoint={self.root} ..."
+            names = ",".join(config["evaluators"])
+            line += "; it was evaluated otherwise: for these evaluators run "
+            line += f"python eval.py checkpoint={self.root} 'evaluators=[{names}]'"
         return line
 
     def require_same_data(self, config: Mapping[str, Any]) -> None:

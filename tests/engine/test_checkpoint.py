@@ -293,6 +293,15 @@ def test_no_such_file_says_so(tmp_path):
         checkpoint.read(tmp_path / "none.pt")
 
 
+def test_a_file_that_may_not_be_read_says_so(tmp_path, monkeypatch):
+    def refused(*arguments):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr("builtins.open", refused)  # root may read everything
+    with pytest.raises(CheckpointError, match=r"last\.pt: cannot be read: permission denied; ask its owner"):
+        checkpoint.read(tmp_path / "last.pt")
+
+
 @pytest.mark.parametrize("keep", [-2, 0])
 def test_keep_last_is_minus_one_or_at_least_one(tmp_path, keep):
     with pytest.raises(ValueError, match=f"keep_last is {keep}; use 1 or more, or -1 for all"):

@@ -139,7 +139,10 @@ def test_metrics_written_after_the_checkpoint_are_not_doubled(tmp_path, monkeypa
 def test_a_finished_run_says_when_it_was_evaluated_otherwise(finished, capsys):
     config, folder = finished
     train(config | {"evaluators": ["noise"]})
-    assert f"for these evaluators run python eval.py checkpoint={folder.root}" in capsys.readouterr().out
+    assert (
+        f"for these evaluators run python eval.py checkpoint={folder.root} 'evaluators=[noise]'"
+        in capsys.readouterr().out
+    )
 
 
 def test_accumulated_gradients_equal_those_of_the_whole_batch(tmp_path):
@@ -262,6 +265,8 @@ def test_a_missing_checkpoint_names_what_is_there(finished, tmp_path):
         RunFolder.of_checkpoint(folder.checkpoints / "epoch-9.pt")
     with pytest.raises(ConfigError, match="train first"):
         RunFolder.of_checkpoint(tmp_path)
+    with pytest.raises(ConfigError, match=rf"below it are 1 runs: name one of them, such as {folder.root}$"):
+        RunFolder.of_checkpoint(folder.root.parent)
 
 
 def test_history_in_metrics_and_record_agree(finished):
