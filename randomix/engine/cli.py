@@ -16,8 +16,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from randomix.engine.launcher import describe, exit_on_signals, is_worker, leave, restore_signals
+from randomix.engine.launcher import describe, is_worker, leave
+from randomix.engine.parallel import Worker, passing_on
 from randomix.engine.schema import TrainConfig
+from randomix.engine.signals import exit_on_signals, restore_signals
 from randomix.errors import BUG, INTERRUPTED, OK, USER, ConfigError, RunError
 
 if TYPE_CHECKING:
@@ -193,6 +195,7 @@ class _HydraJob:
         self.job, self.schema = job, schema
         self.num_jobs = plan.num_jobs if plan and plan.multirun else 0
         self.in_process = plan is None or not plan.multirun or plan.launcher.endswith(".BasicLauncher")
+        self.beside_others = not self.in_process and plan.launcher.endswith(".JoblibLauncher")
         self.failures: list[tuple[str, int]] = []
 
     def __call__(self, config: DictConfig) -> Any:
@@ -201,7 +204,8 @@ class _HydraJob:
         A failure ends the command, or lets a sweep go on and is remembered for its end.
         """
         label = self._label()
-        code, reason, objectives = self._attempt(config, label)
+        attempt = functools.partial(self._attempt, config, label)
+        code, reason, objectives = Worker.here().run(attempt) if self.beside_others else attempt()
         if code == OK:
             return objectives or OK
         if not self.in_process:
@@ -250,6 +254,19 @@ def _of_hydra(key: str) -> Any:
     return OmegaConf.to_container(value) if OmegaConf.is_config(value) else value
 
 
+def _call_hydra(decorated: Callable[[], None], beside_others: bool) -> None:
+    """Raises KeyboardInterrupt where runs beside each other were left unfinished after a signal."""
+    if not beside_others:
+        return decorated()
+    with passing_on() as came:
+        try:
+            return decorated()
+        except Exception as error:
+            if came:
+                raise KeyboardInterrupt from error
+            raise
+
+
 def _run(hydra_job: _HydraJob, root: Path, config_name: str) -> int:
     """Hand over to Hydra; returns the exit code of the command."""
     import hydra
@@ -264,7 +281,7 @@ def _run(hydra_job: _HydraJob, root: Path, config_name: str) -> int:
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then leaves errors to us instead of printing and exiting with 1
     decorated = hydra.main(version_base="1.3", config_path=str(root / "configs"), config_name=config_name)(hydra_job)
     try:
-        decorated()
+        _call_hydra(decorated, hydra_job.beside_others)
     except JobFailed as error:
         print(f"error: {error}", file=sys.stderr)
         return error.exit_code

@@ -22,7 +22,8 @@ from pathlib import Path
 from types import FrameType
 from typing import Any, NoReturn
 
-from randomix.engine import status
+from randomix.engine import signals, status
+from randomix.engine.signals import AGAIN, NOTED, SIGNALS, restore_signals
 from randomix.errors import (
     BUG,
     INTERRUPTED,
@@ -37,11 +38,9 @@ from randomix.errors import (
 from randomix.files import probe_writable
 
 STORE = "RANDOMIX_STORE"  # the file through which the workers of one launch find each other
-_FORWARDED = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
 _AGREED = (OK, INTERRUPTED, NONFINITE)  # all ranks end so at the same step: the others are about to follow
-LAST_WORDS: list[Callable[[], str]] = [lambda: "interrupted before the first step; the same command starts it"]
 _START_METHOD = "spawn"  # fork would copy whatever threads and CUDA state the caller has
-_GRACE, _PATIENCE = 6.0, 60.0  # seconds between SIGTERM and SIGKILL; until SIGTERM after an agreed end
+_PATIENCE = 60.0  # seconds until SIGTERM after an agreed end
 
 
 @dataclass(frozen=True)
@@ -79,30 +78,6 @@ def run_guarded(worker: Callable[..., Any], args: tuple[Any, ...]) -> Failure | 
     except BaseException as error:
         return describe(error)
     return Failure(code, f"ended with exit code {code}", at=time.time_ns()) if isinstance(code, int) and code else None
-
-
-def exit_on_signals() -> dict[int, Any]:
-    """End this process at once, with code 75, on SIGTERM, SIGINT and SIGUSR1; what was ignored stays ignored.
-
-    For work without a Stopper: there is nothing to save, and an exception in the middle of an import may
-    be swallowed. ``LAST_WORDS`` are said. Returns the handlers there were, for ``restore_signals``.
-    """
-    pid = os.getpid()
-
-    def leave(number: int, frame: FrameType | None) -> None:
-        if os.getpid() == pid:  # a forked data worker ends without a word
-            with contextlib.suppress(OSError):
-                os.write(2, f"{LAST_WORDS[-1]()}\n".encode())
-        os._exit(INTERRUPTED)
-
-    heeded = [number for number in _FORWARDED if signal.getsignal(number) is not signal.SIG_IGN]
-    return {number: signal.signal(number, leave) for number in heeded}
-
-
-def restore_signals(previous: dict[int, Any]) -> None:
-    """Give the signals back to the handlers that ``exit_on_signals`` replaced."""
-    for number, handler in previous.items():
-        signal.signal(number, handler if handler is not None else signal.SIG_DFL)
 
 
 def is_worker() -> bool:
@@ -189,7 +164,7 @@ class _Job:
     def __init__(self, context: Any) -> None:
         self.context = context
         self.workers: list[_Worker] = []
-        self.signals: list[int] = []  # received, not yet passed on
+        self.signals: list[int] = list(NOTED)  # received, not yet passed on
         self._asked = 0.0
 
     def start(self, call: tuple[Any, ...], environment: dict[str, str], log: Path | None) -> None:
@@ -206,7 +181,7 @@ class _Job:
             wait([w.process.sentinel for w in alive], timeout=0.1)
             now = time.monotonic()
             if self._forward(now):
-                kill_at = min(kill_at, now + _GRACE)
+                kill_at = min(kill_at, now + signals.GRACE)
             for worker in self.workers:
                 worker.collect()
             codes = [w.failure.code for w in self.workers if w.failure]
@@ -216,7 +191,7 @@ class _Job:
                 term_at = now
             if now >= term_at and kill_at == float("inf"):
                 self._send(alive, signal.SIGTERM)
-                kill_at = now + _GRACE
+                kill_at = now + signals.GRACE
             if now >= kill_at:
                 self._send(alive, signal.SIGKILL)
         for worker in self.workers:
@@ -242,7 +217,7 @@ class _Job:
             number = self.signals.pop(0)
             self._send(self.workers, number)
             if number != signal.SIGUSR1:
-                insisted |= bool(self._asked) and now - self._asked >= 1.0
+                insisted |= bool(self._asked) and now - self._asked >= AGAIN
                 self._asked = self._asked or now
         return insisted
 
@@ -262,7 +237,7 @@ def _forwarding(job: _Job) -> Iterator[None]:
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    previous = {number: signal.signal(number, note) for number in _FORWARDED}
+    previous = {number: signal.signal(number, note) for number in SIGNALS}
     try:
         yield
     finally:
@@ -299,7 +274,7 @@ def _enter(
     reports: Connection,
 ) -> None:
     """Where a worker process begins; ``worker`` is "module:function"."""
-    for number in _FORWARDED:
+    for number in SIGNALS:
         signal.signal(number, lambda *_: os._exit(INTERRUPTED))  # until a Stopper takes over there is nothing to save
     os.environ.update(environment)
     if log is not None:
@@ -341,5 +316,5 @@ def _end_with_parent() -> None:
         return
     parent.join()
     os.kill(os.getpid(), signal.SIGTERM)
-    time.sleep(_GRACE)
+    time.sleep(signals.GRACE)
     os._exit(INTERRUPTED)

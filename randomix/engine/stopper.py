@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import signal
 import threading
@@ -17,10 +16,8 @@ import torch.distributed as dist
 from torch import Tensor
 from torch.optim import Optimizer
 
+from randomix.engine.signals import AGAIN, NOTED, SIGNALS, restore_signals, say
 from randomix.errors import INTERRUPTED
-
-SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
-_SECOND_AFTER = 1.0  # seconds; a scheduler and our launcher may both deliver the same signal
 
 
 @dataclass(frozen=True)
@@ -47,7 +44,7 @@ class Stopper:
         if interval < 1:
             raise ValueError(f"interval is {interval}; it counts steps and is at least 1")
         self.guard, self.interval = guard, interval
-        self.reason = ""  # what was asked of this rank; empty: nothing
+        self.reason = signal.Signals(NOTED[0]).name if NOTED else ""  # what was asked of this rank; empty: nothing
         self._pid = os.getpid()
         self._asked: float | None = None  # when the first SIGINT or SIGTERM came
         self._previous: dict[int, Any] = {}
@@ -84,8 +81,7 @@ class Stopper:
 
     def close(self) -> None:
         """Give the signals back to whoever had them."""
-        for number, handler in self._previous.items():
-            signal.signal(number, handler if handler is not None else signal.SIG_DFL)
+        restore_signals(self._previous)
         self._previous = {}
 
     def __enter__(self) -> Stopper:
@@ -101,21 +97,15 @@ class Stopper:
             return
         name, now = signal.Signals(number).name, time.monotonic()
         if not self.reason:
-            _say(f"{name}: stopping after this step; SIGINT or SIGTERM again stops at once")
+            say(f"{name}: stopping after this step; SIGINT or SIGTERM again stops at once")
         self.request(name)
         if number == signal.SIGUSR1:
             return
         if self._asked is None:
             self._asked = now
-        elif now - self._asked >= _SECOND_AFTER:
-            _say(f"{name} again: stopping at once; the last checkpoint is kept")
+        elif now - self._asked >= AGAIN:
+            say(f"{name} again: stopping at once; the last checkpoint is kept")
             os._exit(INTERRUPTED)
-
-
-def _say(line: str) -> None:
-    """Write to standard error from a signal handler, where print could meet a half-done print."""
-    with contextlib.suppress(OSError):
-        os.write(2, f"{line}\n".encode())
 
 
 class NonFiniteGuard:

@@ -18,10 +18,10 @@ from torch import nn
 from randomix import files, mixers
 from randomix.engine import checkpoint as checkpoints
 from randomix.engine import distributed, schema
-from randomix.engine.launcher import LAST_WORDS
 from randomix.engine.optim import resolve_precision
 from randomix.engine.protocols import Data, DataFactory, ModelFactory
 from randomix.engine.runfolder import RunFolder
+from randomix.engine.signals import LAST_WORDS
 from randomix.errors import OK
 from randomix.records import provenance, record
 from randomix.robustness.evaluators import check_evaluators, run_evaluators

@@ -25,10 +25,11 @@ from randomix.engine.protocols import Data, DataFactory, ModelFactory
 from randomix.engine.rules import micro_batch_sizes
 from randomix.engine.runfolder import RunFolder
 from randomix.engine.schema import TrainConfig
+from randomix.engine.signals import LAST_WORDS
 from randomix.engine.status import Status
 from randomix.engine.stopper import Stopper
 from randomix.engine.trainer import Trainer
-from randomix.errors import BUG, OK, ConfigError, Interrupted, RunError, StorageError
+from randomix.errors import BUG, INTERRUPTED, OK, ConfigError, Interrupted, RunError, StorageError
 from randomix.records import identity, provenance, record
 from randomix.robustness.evaluators import run_evaluators
 from randomix.runs.journal import open_journal
@@ -58,13 +59,24 @@ class TrainingSession:
             for folder in (self.folder.root, self.folder.checkpoints):
                 files.remove_orphans(folder)  # of writers that were killed
             self._write_status("running")
+        LAST_WORDS.append(self._last_words)
+        self._exits.callback(LAST_WORDS.remove, self._last_words)
         return self
+
+    def _last_words(self) -> str:
+        """What is left behind and said when a signal ends the process without a Stopper: before and after training."""
+        begun = (self.folder.checkpoints / "last.pt").exists()
+        words = "interrupted" if begun else "interrupted before the first step"
+        if self.world.is_main:
+            with contextlib.suppress(StorageError):
+                self._write_status("interrupted", reason=words)
+        return f"{words}; the same command {'continues' if begun else 'starts it'}"
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None):
         try:
-            if isinstance(error, Exception) and self.world.is_main:
-                state = "interrupted" if isinstance(error, Interrupted) else "failed"
+            if isinstance(error, Exception | KeyboardInterrupt) and self.world.is_main:
                 failure = describe(error)
+                state = "interrupted" if failure.code == INTERRUPTED else "failed"
                 with contextlib.suppress(
                     StorageError
                 ):  # a full disk may be why it failed: that error is the one to show

@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 
 from randomix.engine import cli
-from randomix.engine.launcher import exit_on_signals, restore_signals
 from randomix.engine.schema import TrainConfig
+from randomix.engine.signals import exit_on_signals, restore_signals
 
 ROOT = Path(__file__).parents[2]
 CLEAN = {k: v for k, v in os.environ.items() if k not in ("RANK", "WORLD_SIZE", "TORCHELASTIC_RUN_ID")}

@@ -14,7 +14,7 @@ import pytest
 import torch
 
 from randomix import errors
-from randomix.engine import distributed, launcher, status
+from randomix.engine import distributed, launcher, signals, status
 from randomix.engine.distributed import World
 from randomix.engine.launcher import launch
 from tests.faults import jobs, light_jobs
@@ -94,7 +94,7 @@ def test_several_processes_inside_of_a_worker_are_refused(tmp_path, monkeypatch)
 
 @pytest.mark.parametrize("deaf_rank", [-1, 1])
 def test_the_others_are_ended_also_when_they_ignore_sigterm(tmp_path, capfd, warm, monkeypatch, deaf_rank):
-    monkeypatch.setattr(launcher, "_GRACE", 1.0)
+    monkeypatch.setattr(signals, "GRACE", 1.0)
     code, seconds = run(light_jobs.one_fails_others_wait, (deaf_rank,), tmp_path)
     assert code == errors.USER
     assert seconds < 5

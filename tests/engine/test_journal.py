@@ -13,7 +13,7 @@ from torch import nn
 import datasets
 from randomix.engine.distributed import World
 from randomix.engine.evaluate import EvalResult
-from randomix.engine.launcher import LAST_WORDS, exit_on_signals
+from randomix.engine.signals import LAST_WORDS, exit_on_signals
 from randomix.errors import Interrupted, StorageError
 from randomix.robustness import evaluators
 from randomix.robustness.evaluators import run_evaluators

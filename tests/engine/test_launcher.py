@@ -37,7 +37,7 @@ def test_a_worker_that_is_done_is_not_failed_by_its_end(tmp_path: Path) -> None:
 def test_a_mistake_is_marked_as_the_command_line_does(
     error: RunError, printed: str, tmp_path: Path, capfd, monkeypatch
 ) -> None:
-    monkeypatch.setattr("randomix.engine.launcher._GRACE", 0.5)
+    monkeypatch.setattr("randomix.engine.signals.GRACE", 0.5)
     assert launch(fail, (error,), 2, tmp_path) == error.exit_code
     assert capfd.readouterr().err.replace("rank 1", "rank 0") == printed
 

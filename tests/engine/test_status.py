@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 from datetime import datetime
 
 import pytest
 
 from randomix.engine import status
+from randomix.engine.signals import LAST_WORDS, exit_on_signals
 from randomix.engine.status import RunStatus, Status
+from tests.support import fork, group_net, tiny_config, train, wait
 
 
 def test_an_update_keeps_what_it_leaves_out(tmp_path):
@@ -52,3 +56,24 @@ def test_what_cannot_be_understood_reads_as_none(tmp_path, content):
 def test_a_newer_version_s_keys_are_left_out(tmp_path):
     (tmp_path / "status.json").write_text('{"state": "finished", "colour": "blue"}')
     assert status.read(tmp_path / "status.json") == RunStatus("finished")
+
+
+@pytest.mark.parametrize("begun", [False, True])
+def test_a_signal_before_the_first_step_is_told_by_the_file(tmp_path, begun):
+    config = tiny_config(tmp_path, recipe={"epochs": 1})
+    folder = train(config, group_net)
+    if not begun:
+        (folder.checkpoints / "last.pt").unlink()
+    Status(folder.status).update("interrupted")
+
+    def stopped():
+        exit_on_signals()
+        return train(config, lambda *args, **options: os.kill(os.getpid(), signal.SIGTERM))
+
+    assert wait([fork(stopped, tmp_path / "log")]) == [75]
+    words = "interrupted" if begun else "interrupted before the first step"
+    known = status.read(folder.status)
+    assert (known.state, known.exit_code, known.reason) == ("interrupted", 75, words)
+    action = "continues" if begun else "starts it"
+    assert (tmp_path / "log").read_text() == f"{words}; the same command {action}\n"
+    assert len(LAST_WORDS) == 1

@@ -31,6 +31,13 @@ def test_a_signal_sets_a_flag_that_the_next_check_reports(number, capfd):
     assert "stopping after this step" in capfd.readouterr().err
 
 
+def test_a_signal_that_came_before_is_obeyed(monkeypatch):
+    monkeypatch.setattr(module, "NOTED", [signal.SIGUSR1, signal.SIGTERM])
+    with Stopper() as stopper:
+        assert stopper.reason == "SIGUSR1"
+        assert stopper.check(0, torch.ones(())).stop
+
+
 def test_handlers_are_restored_after_an_error_too():
     before = [signal.getsignal(n) for n in module.SIGNALS]
     with pytest.raises(ZeroDivisionError), Stopper():
@@ -100,7 +107,7 @@ def _ended(pid: int, seconds: float) -> int | None:
 
 @pytest.mark.parametrize(("first", "second"), [("SIGTERM", "SIGTERM"), ("SIGINT", "SIGTERM"), ("SIGTERM", "SIGINT")])
 def test_a_second_signal_ends_at_once_but_not_the_same_one_delivered_twice(monkeypatch, first, second):
-    monkeypatch.setattr(module, "_SECOND_AFTER", 0.3)
+    monkeypatch.setattr(module, "AGAIN", 0.3)
 
     def stuck(ready):
         with Stopper():
@@ -117,7 +124,7 @@ def test_a_second_signal_ends_at_once_but_not_the_same_one_delivered_twice(monke
 
 
 def test_sigusr1_never_counts_as_the_first_or_second(monkeypatch):
-    monkeypatch.setattr(module, "_SECOND_AFTER", 0.0)
+    monkeypatch.setattr(module, "AGAIN", 0.0)
 
     def stuck(ready):
         with Stopper():
@@ -134,7 +141,7 @@ def test_sigusr1_never_counts_as_the_first_or_second(monkeypatch):
 
 
 def test_a_forked_data_worker_ignores_what_its_parent_handles(monkeypatch):
-    monkeypatch.setattr(module, "_SECOND_AFTER", 0.0)
+    monkeypatch.setattr(module, "AGAIN", 0.0)
     with Stopper() as stopper:
 
         def data_worker(ready):
