@@ -6,7 +6,7 @@ import importlib
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from randomix.errors import ConfigError
+from randomix.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
     from randomix.engine.protocols import Data
@@ -28,10 +28,17 @@ MODULES = {  # name: the module of this package that defines build()
 def build(config: Mapping[str, Any]) -> Data:
     """The data set ``config["name"]`` with the options of its module.
 
-    Raises ConfigError for unknown names and options, DataError for missing or damaged files. Nothing is downloaded:
-    ``scripts/prepare_data.py`` does that, and the error for a missing set says how.
+    Raises ConfigError for unknown names and options, DataError for missing, damaged or unreadable files. Nothing is
+    downloaded: ``scripts/prepare_data.py`` does that, and the error for a missing set says how.
     """
     name = config.get("name")
     if name not in MODULES:
         raise ConfigError([f"dataset.name is {name!r}, expected one of {', '.join(MODULES)}"])
-    return importlib.import_module(f".{MODULES[name]}", __name__).build(config)
+    module = importlib.import_module(f".{MODULES[name]}", __name__)
+    try:
+        return module.build(config)
+    except OSError as error:
+        if error.filename is None:
+            raise
+        raise DataError(f"{name}: {error.filename} cannot be read ({error.strerror}); make it readable, or set "
+                        "dataset.root=FOLDER to another place") from error  # fmt: skip

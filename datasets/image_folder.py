@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 
 from datasets.cache import cached_arrays
+from datasets.corrupted.generated import cache_folder
 from datasets.formats.class_folders import ImageFiles, class_names, digest_of, scan, split_folders
 from datasets.imagenet import stream_options
 from datasets.options import check_train_size
@@ -28,7 +29,7 @@ from datasets.streams.options import parse_image_options
 from datasets.streams.streaming import BadSamples, StreamData, StreamOptions
 from datasets.streams.workers import read_ahead
 from datasets.subsets import balanced_subset
-from randomix.errors import ConfigError, DataError
+from randomix.errors import ConfigError, DataError, StorageError
 
 _DEFAULTS = {
     "cache": None, "train_folder": "train", "test_folder": "val", "storage": "stream", "crop_padding": 4,
@@ -64,7 +65,7 @@ def build(config: Mapping[str, Any]) -> StreamData | ArrayData:
     arrays, left_out = _decode_once(cache, train, test, streaming)
     return ArrayData(
         **common, **arrays, crop_padding=options["crop_padding"], flip=options["flip"],
-        source={**source, "left_out": left_out}, cache=cache,
+        source={**source, "left_out": left_out}, cache=cache_folder(options, data_root(options["root"])),
     )  # fmt: skip
 
 
@@ -98,7 +99,11 @@ def _decode_once(
         return arrays
 
     need = (len(train) + len(test)) * square.size**2 * 3
-    arrays = cached_arrays(cache / f"image_folder-{digest[:12]}-{square.size}", source, make, need)
+    try:
+        arrays = cached_arrays(cache / f"image_folder-{digest[:12]}-{square.size}", source, make, need)
+    except StorageError as error:
+        raise StorageError(f"{error}; set dataset.cache=FOLDER to one where decoded images can be kept, or "
+                           "dataset.storage=stream") from error  # fmt: skip
     left_out = len(train) - len(arrays["train_labels"])
     if left_out > options.max_bad_share * len(train):  # decoded before, when more were allowed
         raise DataError(f"{train.folder}: {left_out} of {len(train)} images cannot be read, more than "

@@ -255,6 +255,10 @@ class ArrayData:
         if len(channels) != 1:
             raise ValueError(f"{self.name}: training images, test images, mean and std disagree on the number of "
                              f"channels: {sorted(channels)}")  # fmt: skip
+        side = min(self.train_images.shape[1:-1])
+        if self.crop_padding >= side:
+            raise ConfigError([f"dataset.crop_padding is {self.crop_padding}, expected less than the side of the "
+                               f"{side}-pixel images of {self.name}: crops would show nothing of them"])  # fmt: skip
 
     @property
     def num_classes(self) -> int:

@@ -48,6 +48,7 @@ TIMBRES = (
 BACKGROUND = {"white_noise": 0.0, "pink_noise": 0.5, "brown_noise": 1.0, "mains_hum": 1.0, "waves": 0.5, "ticking": 0.5}
 BACKGROUND_SECONDS = 60
 MIN_SPEAKERS = 10  # one in ten speakers is held out for validation, one for the test
+MIN_PER_CLASS = 8  # the fourth speaker is for validation, the eighth for the test: each word is in all three splits
 
 
 @dataclass(frozen=True)
@@ -252,7 +253,7 @@ def _parser() -> argparse.ArgumentParser:
 
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("out", type=Path, help="a new or an empty folder")
-    parser.add_argument("--per-class", type=at_least(1), default=100, help="clips of each word (default: 100)")
+    parser.add_argument("--per-class", type=at_least(MIN_PER_CLASS), default=100, help="default: 100")
     parser.add_argument("--words", nargs="+", type=word, default=WORDS, help="default: the 35 of Speech Commands v0.02")
     parser.add_argument("--speakers", type=at_least(MIN_SPEAKERS), default=50, help="voices (default: 50)")
     parser.add_argument("--seed", type=at_least(0), default=0)

@@ -159,6 +159,13 @@ def test_channel_mismatch():
         ArrayData("x", ("a",), np.zeros((2, 4, 4, 3)), np.zeros(2), np.zeros((2, 4, 4, 3)), np.zeros(2), (0.5,), (0.5,))
 
 
+def test_padding_as_large_as_the_images_is_refused():
+    arrays = np.zeros((2, 4, 5, 1), np.uint8), np.zeros(2), np.zeros((2, 4, 5, 1), np.uint8), np.zeros(2)
+    ArrayData("x", ("a",), *arrays, (0.5,), (0.5,), crop_padding=3)
+    with pytest.raises(ConfigError, match=r"dataset\.crop_padding is 4, expected less than the side of the 4-pixel"):
+        ArrayData("x", ("a",), *arrays, (0.5,), (0.5,), crop_padding=4)
+
+
 @pytest.mark.parametrize("block_bytes", [24, 2**20])  # an image at a time, all at once
 def test_windows_address_every_crop(monkeypatch, block_bytes):
     monkeypatch.setattr(resident, "BLOCK_BYTES", block_bytes)

@@ -82,7 +82,7 @@ def test_again_it_is_there_and_other_content_is_refused(spoken, capsys):
 @espeak
 def test_a_killed_run_continues_to_the_same_files(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(script, "BACKGROUND_SECONDS", 1)
-    small = ["--per-class", "3", "--speakers", "10", "--words", "yes", "no"]
+    small = ["--per-class", "8", "--speakers", "10", "--words", "yes", "no"]
     assert script.main([str(tmp_path / "whole"), *small]) == 0
     real, calls = script.clip, []
 
@@ -97,11 +97,11 @@ def test_a_killed_run_continues_to_the_same_files(tmp_path, monkeypatch, capsys)
         script.main([str(tmp_path / "again"), *small])
     assert not (tmp_path / "again").exists()
     done = len(list((tmp_path / "again.part").glob("*/*_nohash_*.wav")))
-    assert 0 < done < 6
+    assert 0 < done < 16
     monkeypatch.setattr(script, "clip", lambda *arguments: calls.append(arguments) or real(*arguments))
     calls.clear()
     assert script.main([str(tmp_path / "again"), *small]) == 0
-    assert len(calls) == 6 - done and files_of(tmp_path / "again") == files_of(tmp_path / "whole")
+    assert len(calls) == 16 - done and files_of(tmp_path / "again") == files_of(tmp_path / "whole")
     monkeypatch.setattr(script, "clip", killed)
     (tmp_path / "other.part").mkdir()
     (tmp_path / "other.part" / "thesis.txt").write_text("mine")
@@ -119,7 +119,7 @@ def test_voices_are_fixed_by_the_seed_and_differ():
 def test_wrong_arguments_and_no_espeak(tmp_path, monkeypatch, capsys):
     for arguments in (
         ["--words", "../up"],
-        ["--per-class", "0"],
+        ["--per-class", "7"],
         ["--speakers", "9"],
         ["--seed", "-1"],
         ["--seed", "x"],
