@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from randomix.errors import USER, RunError, StorageError
-from randomix.files import atomic_file, link_atomic, storage_errors
+from randomix.files import atomic_file, check_space, link_atomic, storage_errors
 
 FORMAT = 1  # of the states in the files; one more whenever an older reader would misread them
 REQUIRED = (
@@ -87,6 +87,18 @@ class Checkpointer:
             raise StorageError(f"{error}; last good checkpoint: {good}") from error
         self._prune(step)
         return self.folder / "last.pt"
+
+    def require_space(self, size: int, saves: int) -> None:
+        """Raise StorageError unless the folder's disk holds what ``saves`` more files of ``size`` bytes will take.
+
+        At most the newest ``keep_last``, the best and the one being written lie there at a time.
+        """
+        copies = saves if self.keep_last < 0 else min(saves, self.keep_last + 2)
+        have = 0 if self.keep_last < 0 else sum(path.stat().st_size for path in self._candidates())
+        need = copies * size - have
+        with storage_errors(self.folder / "last.pt", need):
+            self.folder.mkdir(parents=True, exist_ok=True)
+            check_space(self.folder, need)
 
     def load(self, map_location: str | torch.device = "cpu") -> Loaded | None:
         """The newest usable checkpoint, or None where there is none.

@@ -168,6 +168,12 @@ class Trainer:
 
     # -- state ---------------------------------------------------------------------------------------------------
 
+    def state_bytes(self) -> int:
+        """About how many bytes ``state`` has: the network, its momentum, and the average of its weights."""
+        network = sum(tensor.nbytes for tensor in self.model.state_dict().values())
+        momentum = sum(parameter.nbytes for parameter in self.model.parameters())
+        return network * (1 if self.average is None else 2) + momentum
+
     def state(self) -> dict[str, Any]:
         """Everything a continued run needs; collective: every rank calls it, rank 0 writes it.
 

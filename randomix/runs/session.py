@@ -111,6 +111,8 @@ class TrainingSession:
         if settings.micro_batch_size is not None:
             where["micro_batch_size"] = self._micro_batch(data)
         if self.world.is_main:
+            left = self.config.recipe.epochs - self.trainer.progress.step // self.trainer.steps_per_epoch
+            self.checkpointer.require_space(self.trainer.state_bytes(), -(-left // settings.checkpoint_every_epochs))
             files.write_atomic(self.folder.config, yaml.safe_dump(dict(self.raw), sort_keys=False))
         logger = self.config.logger if self.world.is_main else {}
         self.tracker = SafeTracker(logger, self.folder.root, self.name, self.raw, self.reporter.warn)

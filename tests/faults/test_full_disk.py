@@ -13,7 +13,7 @@ import torch
 from randomix import files
 from randomix.engine.checkpoint import Checkpointer
 from randomix.errors import STORAGE, StorageError
-from tests.support import training_state
+from tests.support import tiny_config, train, training_state
 
 
 def state_at(step: int, size: int = 2000) -> dict:
@@ -99,3 +99,37 @@ def test_a_really_full_disk(small_disk, monkeypatch, known):
         keeper.save(state_at(20, size=120_000), step=20)
     assert names(small_disk) == ["last.pt", "step-00000010.pt"]
     assert keeper.load().step == 10
+
+
+@pytest.mark.parametrize(
+    ("keep_last", "saves", "copies"), [(2, 200, 4), (2, 3, 3), (1, 200, 3), (-1, 200, 200), (2, 0, 0)]
+)
+def test_space_for_all_that_will_lie_there_is_asked_for_first(tmp_path, monkeypatch, keep_last, saves, copies):
+    free = [1000 * copies]
+    usage = shutil.disk_usage(tmp_path)
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage._replace(free=free[0]))
+    keeper = Checkpointer(tmp_path / "new" / "checkpoints", keep_last)
+    keeper.require_space(1000, saves)
+    free[0] -= 1
+    if copies:
+        with pytest.raises(StorageError, match=r"disk full at .*: need .*, have .*; free some space"):
+            keeper.require_space(1000, saves)
+
+
+def test_files_that_are_there_will_be_replaced(tmp_path, monkeypatch):
+    keeper = Checkpointer(tmp_path)
+    size = keeper.save(state_at(10), step=10).stat().st_size
+    usage = shutil.disk_usage(tmp_path)
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage._replace(free=3 * size))
+    keeper.require_space(size, 200)
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage._replace(free=3 * size - 1))
+    with pytest.raises(StorageError, match="disk full"):
+        keeper.require_space(size, 200)
+
+
+def test_a_run_asks_before_its_first_step(tmp_path, monkeypatch):
+    asked = []
+    monkeypatch.setattr(Checkpointer, "require_space", lambda self, size, saves: asked.append((size, saves)))
+    folder = train(tiny_config(tmp_path))
+    (size, saves), written = asked[0], (folder.checkpoints / "last.pt").stat().st_size
+    assert saves == 2 and 0.8 * written < size <= written
