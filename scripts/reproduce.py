@@ -24,7 +24,7 @@ from pathlib import Path
 CHECKOUT = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(CHECKOUT), str(CHECKOUT / "scripts")]
 
-from grid import document, launch, slurm  # noqa: E402
+from grid import data, document, launch, slurm  # noqa: E402
 from grid.more import check_more  # noqa: E402
 from grid.plan import Run, plan  # noqa: E402
 from grid.scales import PAPER, SCALES, Scale, load  # noqa: E402
@@ -96,6 +96,9 @@ def read(texts: Sequence[str]) -> Options:
             values[key] = value
         else:
             raise ValueError(f"{key}: no such key; expected one of {', '.join(KEYS)} or trainer.KEY")
+    if _flag(values, "write_grid") and len(given) > 1:
+        other = next(text for key, text in given.items() if key != "write_grid")
+        raise ValueError(f"{other}: write_grid=true writes the two grids and nothing else; leave one of them out")
     jobs = values.get("jobs", "0")
     if "jobs" in values and not (jobs.isdecimal() and int(jobs) > 0):
         raise ValueError(f"jobs={jobs}: expected a number of at least 1")
@@ -190,7 +193,9 @@ def _run(tasks: Sequence[Task], scale: Scale, options: Options) -> int:
     for task in large:
         print(f"left out: {task.title}: takes {task.gpus} GPUs, {len(gpus)} are here; see the experiment's header",
               file=sys.stderr)  # fmt: skip
-    tasks = [task for task in tasks if task not in large]
+    tasks, unreadable = data.readable([task for task in tasks if task not in large], CHECKOUT)
+    for line, count in unreadable.items():
+        print(f"left out: {count} commands: {line}", file=sys.stderr)
     logs = Path(f"outputs/tables/{scale.name}/logs")
     pool = launch.Pool(options.jobs or max(1, len(gpus)), gpus, logs, CHECKOUT, lambda line: print(line, flush=True))
     code = pool.run(tasks)
@@ -198,7 +203,7 @@ def _run(tasks: Sequence[Task], scale: Scale, options: Options) -> int:
         print("interrupted; the same command goes on with what was not finished", file=sys.stderr)
     elif pool.failed:
         print(f"{len(pool.failed)} of {len(tasks)} commands failed, the first with exit code {code}", file=sys.stderr)
-    return code or (USER if large else OK)
+    return code or (USER if large or unreadable else OK)
 
 
 def _slurm(tasks: Sequence[Task], options: Options) -> int:

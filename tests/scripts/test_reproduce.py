@@ -17,7 +17,7 @@ ROOT = Path(__file__).parents[2]
 sys.path.insert(0, str(ROOT / "scripts"))
 
 import reproduce  # noqa: E402
-from grid import launch  # noqa: E402
+from grid import data, launch  # noqa: E402
 from grid.more import check_more  # noqa: E402
 from grid.plan import Experiments, Run  # noqa: E402
 from grid.scales import Scale, load  # noqa: E402
@@ -81,6 +81,10 @@ def trained(run: Run, tmp_path: Path, evaluators: list[str], **more: object) -> 
         (["table=5", "table=4"], "table: given twice, table=5 and table=4: give it once, such as table=4,5"),
         (["run=true", "run=false"], "run: given twice, run=true and run=false: give it once"),
         (["table=[4,5"], "table=[4,5: expected all, or numbers from 1 to 6 such as 4,5"),
+        (
+            ["write-grid", "run=true"],
+            "run=true: write_grid=true writes the two grids and nothing else; leave one of them out",
+        ),
         (["5"], "5: arguments are KEY=VALUE, for example table=5 or run=true"),
     ],
 )
@@ -252,6 +256,7 @@ def started(monkeypatch) -> list[Task]:
     found: list[Task] = []
     monkeypatch.setattr(launch, "visible_gpus", lambda: ["0"])
     monkeypatch.setattr(launch.Pool, "run", lambda _, tasks: found.extend(tasks) or 0)
+    monkeypatch.setattr(data, "readable", lambda tasks, _: (list(tasks), {}))
     return found
 
 
@@ -274,6 +279,22 @@ def test_only_what_needs_data_that_are_not_here_is_left_out(run: Run, started, m
     assert reproduce.main(["table=all", "scale=demo", "run=true"]) == 0
     assert [task.run.config["dataset"]["root"] for task in started] == [None]
     assert "no/words: is not there; 1 of the commands need it, run first: make words" in capsys.readouterr().out
+
+
+def test_runs_whose_data_cannot_be_read_are_not_started(run: Run, started, tmp_path, monkeypatch, capsys) -> None:
+    monkeypatch.undo()
+    monkeypatch.setattr(launch.Pool, "run", lambda _, tasks: started.extend(tasks) or 0)
+    config = {**run.config, "output_root": "nowhere"}
+    there = {"name": "fake_images", "train_size": 200, "test_size": 10, "num_classes": 2}
+    runs = [
+        replace(run, config=config | {"dataset": {**config["dataset"], "root": str(tmp_path)}}),
+        replace(run, config=config | {"dataset": there}, seeds=(0,)),
+    ]
+    monkeypatch.setattr(reproduce, "plan", lambda *_: [runs])
+    assert reproduce.main(["table=all", "run=true", "trainer.device=cpu"]) == 2
+    assert [task.run.config["dataset"] for task in started] == [there]
+    error = capsys.readouterr().err
+    assert error.startswith(f"left out: 2 commands: digits.csv.gz: not found in dataset.root={tmp_path};")
 
 
 def test_scales_are_complete() -> None:
