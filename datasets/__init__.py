@@ -33,12 +33,14 @@ def build(config: Mapping[str, Any]) -> Data:
     """
     name = config.get("name")
     if name not in MODULES:
-        raise ConfigError([f"dataset.name is {name!r}, expected one of {', '.join(MODULES)}"])
+        raise ConfigError(f"dataset.name is {name!r}, expected one of {', '.join(MODULES)}")
     module = importlib.import_module(f".{MODULES[name]}", __name__)
     try:
         return module.build(config)
     except OSError as error:
         if error.filename is None:
             raise
-        raise DataError(f"{name}: {error.filename} cannot be read ({error.strerror}); make it readable, or set "
-                        "dataset.root=FOLDER to another place") from error  # fmt: skip
+        raise DataError(
+            f"{name}: {error.filename} cannot be read ({error.strerror}); make it readable, or set "
+            "dataset.root=FOLDER to another place"
+        ) from error

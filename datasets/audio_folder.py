@@ -26,8 +26,12 @@ from randomix.errors import ConfigError, DataError
 
 VALIDATION, BACKGROUND = "validation", "_background_noise_"
 _DEFAULTS = {
-    "train_folder": "train", "test_folder": "test", "sample_rate": 16_000, "seconds": 1.0, "background_prob": 0.0,
-}  # fmt: skip
+    "train_folder": "train",
+    "test_folder": "test",
+    "sample_rate": 16_000,
+    "seconds": 1.0,
+    "background_prob": 0.0,
+}
 
 
 def build(config: Mapping[str, Any]) -> AudioData:
@@ -38,7 +42,7 @@ def build(config: Mapping[str, Any]) -> AudioData:
     options = parse_audio_options(config, _DEFAULTS)
     root, rate, length = _root(options), options["sample_rate"], round(options["seconds"] * options["sample_rate"])
     if length < 1:
-        raise ConfigError([f"dataset.seconds is {options['seconds']}, less than one sample at {rate} Hz"])
+        raise ConfigError(f"dataset.seconds is {options['seconds']}, less than one sample at {rate} Hz")
     folders = {"train": options["train_folder"], "test": options["test_folder"]}
     taken = [(root / folder).resolve() for folder in folders.values()]
     if (root / VALIDATION).is_dir() and (root / VALIDATION).resolve() not in taken:
@@ -81,14 +85,18 @@ def build(config: Mapping[str, Any]) -> AudioData:
 
 def _root(options: Mapping[str, Any]) -> Path:
     if options["root"] is None:
-        raise ConfigError(["dataset.root is null, expected the folder of your recordings, with "
-                           f"{options['train_folder']} and {options['test_folder']} in it"])  # fmt: skip
+        raise ConfigError(
+            "dataset.root is null, expected the folder of your recordings, with "
+            f"{options['train_folder']} and {options['test_folder']} in it"
+        )
     root = data_root(options["root"])
     split_folders(root, options)
     for key in ("train_folder", "test_folder"):
         if not (root / options[key]).is_dir():
-            raise DataError(f"{root / options[key]}: expected a folder with one folder a class, found none; set "
-                            f"dataset.root and dataset.{key} to where the recordings are")  # fmt: skip
+            raise DataError(
+                f"{root / options[key]}: expected a folder with one folder a class, found none; set "
+                f"dataset.root and dataset.{key} to where the recordings are"
+            )
     return root
 
 
@@ -102,22 +110,31 @@ def _files(
         classes = tuple(sorted(p.name for p in (root / folder).iterdir() if p.is_dir() and p.name[0] not in "._"))
         class_names = class_names or classes
         if len(class_names) < 2:
-            raise DataError(f"{root / folder}: expected folders of 2 classes or more, found {len(class_names)}; "
-                            "put the recordings of each class into a folder of its own")  # fmt: skip
+            raise DataError(
+                f"{root / folder}: expected folders of 2 classes or more, found {len(class_names)}; "
+                "put the recordings of each class into a folder of its own"
+            )
         for what, others in (("no", set(class_names) - set(classes)), ("also", set(classes) - set(class_names))):
             if others:
-                raise DataError(f"{root / folder}: expected the {len(class_names)} classes of {folders['train']}, "
-                                f"found {what} {', '.join(sorted(others)[:5])}; make them agree")  # fmt: skip
+                raise DataError(
+                    f"{root / folder}: expected the {len(class_names)} classes of {folders['train']}, "
+                    f"found {what} {', '.join(sorted(others)[:5])}; make them agree"
+                )
         others: list[Path] = []
         files = [
             sorted(f"{folder}/{name}/{p.name}" for p in _recordings(root / folder / name, others)) for name in classes
         ]
         if others:
-            print(f"warning: {root / folder}: what is no recording is ignored ({len(others)}), folders in class "
-                  f"folders too; the first is {others[0]}", file=sys.stderr)  # fmt: skip
+            print(
+                f"warning: {root / folder}: what is no recording is ignored ({len(others)}), folders in class "
+                f"folders too; the first is {others[0]}",
+                file=sys.stderr,
+            )
         if [] in files:
-            raise DataError(f"{root / folder / classes[files.index([])]}: expected recordings "
-                            f"({', '.join(ENDINGS)}), found none; add some or remove the class everywhere")  # fmt: skip
+            raise DataError(
+                f"{root / folder / classes[files.index([])]}: expected recordings "
+                f"({', '.join(ENDINGS)}), found none; add some or remove the class everywhere"
+            )
         names[split] = [name for group in files for name in group]
         labels[split] = np.repeat(np.arange(len(files)), [len(group) for group in files])
     return class_names, names, labels
@@ -138,8 +155,10 @@ def _background(root: Path, prob: float) -> list[str]:
     folder = root / BACKGROUND
     files = sorted(f"{BACKGROUND}/{p.name}" for p in _recordings(folder)) if folder.is_dir() else []
     if not files:
-        raise DataError(f"{folder}: expected recordings of background noise for dataset.background_prob={prob:g}, "
-                        "found none; add some, or set dataset.background_prob=0")  # fmt: skip
+        raise DataError(
+            f"{folder}: expected recordings of background noise for dataset.background_prob={prob:g}, "
+            "found none; add some, or set dataset.background_prob=0"
+        )
     return files
 
 
@@ -147,8 +166,10 @@ def _noise(root: Path, recordings: Recordings, length: int) -> Noise:
     noise = noise_of(recordings.background, "all", length)
     if not len(noise):
         longest = max(map(len, recordings.background))
-        raise DataError(f"{root / BACKGROUND}: expected recordings of {length} samples or more, found at most "
-                        f"{longest}; add longer ones, or set dataset.background_prob=0")  # fmt: skip
+        raise DataError(
+            f"{root / BACKGROUND}: expected recordings of {length} samples or more, found at most "
+            f"{longest}; add longer ones, or set dataset.background_prob=0"
+        )
     return noise
 
 
@@ -164,7 +185,9 @@ def _clip_sets(
         sets[split] = ClipSet(recordings.clips, places[start : start + len(own)][kept], own[kept], nothing)
         lost = set(range(len(class_names))) - set(own[kept].tolist())
         if lost:
-            raise DataError(f"{root}: expected recordings of every class in {split}, found only bad ones of "
-                            f"{class_names[min(lost)]}; dataset.on_bad_sample=error says what is wrong")  # fmt: skip
+            raise DataError(
+                f"{root}: expected recordings of every class in {split}, found only bad ones of "
+                f"{class_names[min(lost)]}; dataset.on_bad_sample=error says what is wrong"
+            )
         start += len(own)
     return sets

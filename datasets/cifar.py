@@ -82,15 +82,21 @@ FIVE = tuple(f"data_batch_{i}" for i in range(1, 6))
 FORMS = {
     "cifar10": (
         Form("cifar-10-batches-py", False, FIVE, ("test_batch",), ("batches.meta",)),
-        Form("cifar-10-batches-bin", True, tuple(f"{name}.bin" for name in FIVE), ("test_batch.bin",),
-             ("batches.meta.txt",)),
+        Form(
+            "cifar-10-batches-bin",
+            True,
+            tuple(f"{name}.bin" for name in FIVE),
+            ("test_batch.bin",),
+            ("batches.meta.txt",),
+        ),
     ),
     "cifar100": (
         Form("cifar-100-python", False, ("train",), ("test",), ("meta",)),
-        Form("cifar-100-binary", True, ("train.bin",), ("test.bin",),
-             ("coarse_label_names.txt", "fine_label_names.txt")),
+        Form(
+            "cifar-100-binary", True, ("train.bin",), ("test.bin",), ("coarse_label_names.txt", "fine_label_names.txt")
+        ),
     ),
-}  # fmt: skip
+}
 
 
 def build(config: Mapping[str, Any]) -> ArrayData:
@@ -139,7 +145,7 @@ def build(config: Mapping[str, Any]) -> ArrayData:
 
 def _kind_of_labels(name: str, labels: object) -> str:
     if labels not in ("fine", "coarse"):
-        raise ConfigError([f"dataset.labels is {labels!r}, expected fine or coarse"])
+        raise ConfigError(f"dataset.labels is {labels!r}, expected fine or coarse")
     return "labels" if name == "cifar10" else f"{labels}_labels"
 
 
@@ -302,8 +308,11 @@ def _differences(
             share = total // len(names[kind])
             for label, count in enumerate(np.bincount(labels, minlength=len(names[kind]))):
                 if count != share:
-                    yield files.error(part[-1], f"{share} images of each class in {', '.join(part)}",
-                                      f"{count} of {names[kind][label]}")  # fmt: skip
+                    yield files.error(
+                        part[-1],
+                        f"{share} images of each class in {', '.join(part)}",
+                        f"{count} of {names[kind][label]}",
+                    )
         if name == "cifar100":
             pairs = np.unique(np.stack([split.labels["fine_labels"], split.labels["coarse_labels"]]), axis=1)
             if pairs.shape[1] != len(names["fine_labels"]):

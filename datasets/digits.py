@@ -31,8 +31,13 @@ def build(config: Mapping[str, Any]) -> ArrayData:
     images, labels = read_digits(path)
     digest = array_digest(images, labels)
     if options.verify:
-        expect_digest(path.name, digest, SHA256, "sha256 of the images and labels",
-                      "reinstall scikit-learn, or set dataset.verify=false")  # fmt: skip
+        expect_digest(
+            path.name,
+            digest,
+            SHA256,
+            "sha256 of the images and labels",
+            "reinstall scikit-learn, or set dataset.verify=false",
+        )
     test = proportional_subset(labels, TEST_SIZE, "digits.test")
     pool = np.setdiff1d(np.arange(len(labels)), test)
     size = check_train_size("digits", options.train_size, len(pool))
@@ -62,8 +67,10 @@ def read_digits(path: Path) -> tuple[np.ndarray, np.ndarray]:
         raise DataError(f"{path}: expected a table of 1797 x 65 numbers, found {table.shape}; reinstall scikit-learn")
     pixels, labels = table[:, :64], table[:, 64].astype(np.int64)
     if pixels.min() < 0 or pixels.max() > 16 or labels.min() < 0 or labels.max() > 9:
-        raise DataError(f"{path}: expected pixels 0 to 16 and labels 0 to 9, found pixels up to {pixels.max():g} and "
-                        f"labels up to {labels.max()}; reinstall scikit-learn")  # fmt: skip
+        raise DataError(
+            f"{path}: expected pixels 0 to 16 and labels 0 to 9, found pixels up to {pixels.max():g} and "
+            f"labels up to {labels.max()}; reinstall scikit-learn"
+        )
     return np.rint(pixels * 255 / 16).astype(np.uint8).reshape(-1, 8, 8, 1), labels
 
 

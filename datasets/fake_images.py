@@ -23,10 +23,11 @@ _CELLS = 4  # a pattern is a grid of 4 x 4 random colours
 def build(config: Mapping[str, Any]) -> ArrayData:
     """Fake images with options train_size, test_size, num_classes, channels, height, width, crop_padding, flip."""
     sizes = {key: default if config.get(key) is None else config[key] for key, default in _SIZES.items()}
-    problems = [f"dataset.{key} is {value!r}, expected a number >= 1"
-                for key, value in sizes.items() if not is_count(value, 1)]  # fmt: skip
+    problems = [
+        f"dataset.{key} is {value!r}, expected a number >= 1" for key, value in sizes.items() if not is_count(value, 1)
+    ]
     if problems:
-        raise ConfigError(problems)
+        raise ConfigError(*problems)
     options = parse_options(config, extra=("root", *_SIZES))
     shape = (sizes["height"], sizes["width"], sizes["channels"])
     patterns = _patterns(sizes["num_classes"], shape)

@@ -28,8 +28,17 @@ from datasets.subsets import balanced_subset, proportional_subset
 from randomix.errors import ConfigError, DataError
 
 CLASS_NAMES = (
-    "T-shirt/top", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot",
-)  # fmt: skip
+    "T-shirt/top",
+    "Trouser",
+    "Pullover",
+    "Dress",
+    "Coat",
+    "Sandal",
+    "Shirt",
+    "Sneaker",
+    "Bag",
+    "Ankle boot",
+)
 MEAN, STD = (0.286041,), (0.353024,)  # of the 60,000 training images
 
 _PUBLISHED = {archive.name.removesuffix(".gz"): archive for archive in ENTRIES["fashion_mnist"].archives}
@@ -83,7 +92,7 @@ def _test_size(config: Mapping[str, Any], available: int) -> int:
     """``test_size``; raises ConfigError for what is no number of images or more than there are."""
     size = config["test_size"]
     if not is_count(size, 1) or size > available:
-        raise ConfigError([f"dataset.test_size is {size!r}, expected null or a number of images from 1 to {available}"])
+        raise ConfigError(f"dataset.test_size is {size!r}, expected null or a number of images from 1 to {available}")
     return size
 
 
@@ -98,8 +107,13 @@ def _check_content(folder: Path, md5: Mapping[str, str], verify: bool, mend: str
     other = [name for name in FILES if md5[name] != CONTENT_MD5[name]]
     if verify:
         for name in other:
-            expect_digest(str(_file(folder, name)), md5[name], CONTENT_MD5[name], "MD5 of the content",
-                          f"{mend}, or set dataset.verify=false to use another set of this format")  # fmt: skip
+            expect_digest(
+                str(_file(folder, name)),
+                md5[name],
+                CONTENT_MD5[name],
+                "MD5 of the content",
+                f"{mend}, or set dataset.verify=false to use another set of this format",
+            )
     elif other:
         found = ", ".join(other)
         print(f"warning: {folder}: {found} not of Fashion-MNIST; used because dataset.verify=false", file=sys.stderr)
@@ -109,8 +123,10 @@ def _split(folder: Path, prefix: str, arrays: Mapping[str, np.ndarray]) -> tuple
     """Images (N, H, W, 1) uint8 and labels (N,) int64 of one split; raises DataError if they do not fit together."""
     images, labels = arrays[f"{prefix}-images-idx3-ubyte"], arrays[f"{prefix}-labels-idx1-ubyte"]
     if len(images) != len(labels):
-        raise DataError(f"{folder}: expected one label an image, found {len(images)} {prefix} images and "
-                        f"{len(labels)} labels; replace the four files")  # fmt: skip
+        raise DataError(
+            f"{folder}: expected one label an image, found {len(images)} {prefix} images and "
+            f"{len(labels)} labels; replace the four files"
+        )
     if labels.max() >= len(CLASS_NAMES):
         raise DataError(f"{folder}: expected {prefix} labels 0 to 9, found {labels.max()}; replace the label file")
     return images[..., None], labels.astype(np.int64)
@@ -128,8 +144,10 @@ def _find(root: str | None) -> Path:
     """The first folder that holds all four files: below ``root``, and without one also Debian's."""
     if root and not data_root(root).is_dir():
         mend = prepare_command("fashion_mnist", root)
-        raise DataError(f"dataset.root is {str(root)!r}, which is not a folder; correct it, or {mend}, or leave "
-                        "dataset.root out for the usual places")  # fmt: skip
+        raise DataError(
+            f"dataset.root is {str(root)!r}, which is not a folder; correct it, or {mend}, or leave "
+            "dataset.root out for the usual places"
+        )
     try:
         return find_folder("fashion_mnist", root, PLACES, _complete)
     except DataError as error:

@@ -32,8 +32,12 @@ from datasets.subsets import balanced_subset
 from randomix.errors import ConfigError, DataError, StorageError
 
 _DEFAULTS = {
-    "cache": None, "train_folder": "train", "test_folder": "val", "storage": "stream", "crop_padding": 4,
-}  # fmt: skip
+    "cache": None,
+    "train_folder": "train",
+    "test_folder": "val",
+    "storage": "stream",
+    "crop_padding": 4,
+}
 _VERSION = 1  # of what is decoded: to be raised when the pixels change
 _CHUNK = 64  # images that a worker decodes at a time
 
@@ -57,27 +61,33 @@ def build(config: Mapping[str, Any]) -> StreamData | ArrayData:
     }
     source = {"source": "folder of images", "sha256": digest_of(train, test), "synthetic": False}
     if options["storage"] == "stream":
-        return StreamData(
-            **common, train=FileSource(train), test=FileSource(test), options=streaming, source=source
-        )  # fmt: skip
+        return StreamData(**common, train=FileSource(train), test=FileSource(test), options=streaming, source=source)
     beside = Path(os.path.abspath(data_root(options["root"]))).parent / ".randomix-cache"
     cache = Path(options["cache"]).expanduser() if options["cache"] else beside
     arrays, left_out = _decode_once(cache, train, test, streaming)
     return ArrayData(
-        **common, **arrays, crop_padding=options["crop_padding"], flip=options["flip"],
-        source={**source, "left_out": left_out}, cache=cache_folder(options, data_root(options["root"])),
-    )  # fmt: skip
+        **common,
+        **arrays,
+        crop_padding=options["crop_padding"],
+        flip=options["flip"],
+        source={**source, "left_out": left_out},
+        cache=cache_folder(options, data_root(options["root"])),
+    )
 
 
 def _scan(options: Mapping[str, Any]) -> tuple[ImageFiles, ImageFiles]:
     if options["root"] is None:
-        raise ConfigError(["dataset.root is null, expected the folder of your images, with "
-                           f"{options['train_folder']} and {options['test_folder']} in it"])  # fmt: skip
+        raise ConfigError(
+            "dataset.root is null, expected the folder of your images, with "
+            f"{options['train_folder']} and {options['test_folder']} in it"
+        )
     train, test = split_folders(data_root(options["root"]), options)
     classes = class_names(train)
     if len(classes) < 2:
-        raise DataError(f"{train}: expected folders of 2 classes or more, found {len(classes)}; put the images of each "
-                        "class into a folder of its own")  # fmt: skip
+        raise DataError(
+            f"{train}: expected folders of 2 classes or more, found {len(classes)}; put the images of each "
+            "class into a folder of its own"
+        )
     return scan(train, classes, "add images, or remove the class everywhere"), scan(
         test, classes, f"its classes have to be those of {train}"
     )
@@ -102,12 +112,15 @@ def _decode_once(
     try:
         arrays = cached_arrays(cache / f"image_folder-{digest[:12]}-{square.size}", source, make, need)
     except StorageError as error:
-        raise StorageError(f"{error}; set dataset.cache=FOLDER to one where decoded images can be kept, or "
-                           "dataset.storage=stream") from error  # fmt: skip
+        raise StorageError(
+            f"{error}; set dataset.cache=FOLDER to one where decoded images can be kept, or dataset.storage=stream"
+        ) from error
     left_out = len(train) - len(arrays["train_labels"])
     if left_out > options.max_bad_share * len(train):  # decoded before, when more were allowed
-        raise DataError(f"{train.folder}: {left_out} of {len(train)} images cannot be read, more than "
-                        f"dataset.max_bad_share={options.max_bad_share:g} allows; replace them")  # fmt: skip
+        raise DataError(
+            f"{train.folder}: {left_out} of {len(train)} images cannot be read, more than "
+            f"dataset.max_bad_share={options.max_bad_share:g} allows; replace them"
+        )
     if left_out:
         print(f"note: {train.folder}: {left_out} images that cannot be read are left out", file=sys.stderr)
     return arrays, left_out
@@ -119,9 +132,7 @@ def _decoded(files: ImageFiles, options: StreamOptions, leave_out: bool, bad: Ba
     batches = FileEvaluation(files, options, range(len(files)), _CHUNK, leave_out)
     chunks = range(-(-len(files) // _CHUNK))
     count = 0
-    with contextlib.closing(
-        read_ahead(batches, chunks, options.workers, False, _CHUNK * images[0].nbytes)
-    ) as items:  # fmt: skip
+    with contextlib.closing(read_ahead(batches, chunks, options.workers, False, _CHUNK * images[0].nbytes)) as items:
         for item in items:
             bad.add(item.bad)
             images[count : count + len(item.labels)] = item.images.numpy()

@@ -44,7 +44,7 @@ def build(config: Mapping[str, Any]) -> StreamData:
     if options["shards"] and options["workers"] is None:
         options["workers"] = SHARD_WORKERS
     if options["shards"] and options["train_size"]:
-        raise ConfigError(["dataset.train_size takes single files and dataset.shards has none; leave one of them out"])
+        raise ConfigError("dataset.train_size takes single files and dataset.shards has none; leave one of them out")
     opened = _shards(options) if options["shards"] else _folders(options)
     sources, classes, found = opened
     val = sources["val"]
@@ -129,10 +129,17 @@ def _shards(options: Mapping[str, Any]) -> tuple[dict[str, Source], tuple[str, .
     sets = {split: open_manifest(options["shards"], split) for split in SPLITS}
     classes = sets["train"].classes
     if classes != sets["val"].classes:
-        raise DataError(f"{options['shards']}: the shards of train and val have different classes; make both from one "
-                        f"set: {prepare_command('imagenet-shards')} --out FOLDER")  # fmt: skip
-    check_official(options["shards"], classes, {split: len(found) for split, found in sets.items()},
-                   options["verify"], f"{prepare_command('imagenet-shards')} --out FOLDER")  # fmt: skip
+        raise DataError(
+            f"{options['shards']}: the shards of train and val have different classes; make both from one "
+            f"set: {prepare_command('imagenet-shards')} --out FOLDER"
+        )
+    check_official(
+        options["shards"],
+        classes,
+        {split: len(found) for split, found in sets.items()},
+        options["verify"],
+        f"{prepare_command('imagenet-shards')} --out FOLDER",
+    )
     smaller = {shards.resize for shards in sets.values()} - {None}
     name = "ILSVRC 2012" if options["verify"] else "shards, not verified"
     found = {

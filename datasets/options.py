@@ -44,19 +44,25 @@ def read_options(config: Mapping[str, Any], defaults: Mapping[str, Any], checks:
 
 
 def _check(
-    config: Mapping[str, Any], options: Mapping[str, Any], defaults: Mapping[str, Any],
-    checks: Mapping[str, Check], extra: tuple[str, ...] = (),
-) -> None:  # fmt: skip
+    config: Mapping[str, Any],
+    options: Mapping[str, Any],
+    defaults: Mapping[str, Any],
+    checks: Mapping[str, Check],
+    extra: tuple[str, ...] = (),
+) -> None:
     """Raise ConfigError for unknown keys of ``config`` and wrong ``options``; null passes if it is the default."""
     allowed = ("name", *defaults, *extra)
-    problems = [f"dataset.{key} is not an option of {config['name']}; it takes {', '.join(allowed)}"
-                for key in config if key not in allowed]  # fmt: skip
+    problems = [
+        f"dataset.{key} is not an option of {config['name']}; it takes {', '.join(allowed)}"
+        for key in config
+        if key not in allowed
+    ]
     for key, default in defaults.items():
         test, words = checks[key]
         if not (options[key] is None and default is None) and not test(options[key]):
             problems.append(f"dataset.{key} is {options[key]!r}, expected {words}")
     if problems:
-        raise ConfigError(problems)
+        raise ConfigError(*problems)
 
 
 def is_count(value: object, minimum: int) -> bool:
@@ -97,7 +103,7 @@ _SHARED: dict[str, Check] = {
 def check_train_size(name: str, train_size: int | None, available: int) -> int:
     """The number of training images to use; raises ConfigError if more are asked for than there are."""
     if train_size is not None and train_size > available:
-        raise ConfigError([f"dataset.train_size {train_size} exceeds the {available} training images of {name}"])
+        raise ConfigError(f"dataset.train_size {train_size} exceeds the {available} training images of {name}")
     return available if train_size is None else train_size
 
 
@@ -107,9 +113,10 @@ def channel_values(config: Mapping[str, Any], key: str, default: tuple[float, ..
     if values is None:
         return default
     if not isinstance(values, Sequence) or isinstance(values, str) or len(values) != len(default):
-        raise ConfigError([f"dataset.{key} is {values!r}, expected null or {len(default)} numbers, one a channel"])
+        raise ConfigError(f"dataset.{key} is {values!r}, expected null or {len(default)} numbers, one a channel")
     low = 0 if key == "mean" else 1e-12
     if not all(type(v) in (int, float) and low <= v < math.inf for v in values):
-        raise ConfigError([f"dataset.{key} is {values!r}, expected numbers "
-                           f"{'of at least 0' if key == 'mean' else 'above 0'}"])  # fmt: skip
+        raise ConfigError(
+            f"dataset.{key} is {values!r}, expected numbers {'of at least 0' if key == 'mean' else 'above 0'}"
+        )
     return tuple(float(v) for v in values)

@@ -27,8 +27,9 @@ def find_folder(
     for folder in (base / place for place in places):
         if complete(folder):
             return folder
-    raise DataError(f"{name}: not found in {base}; {prepare_command(name, root)}, "
-                    "or set dataset.root=FOLDER to where it is")  # fmt: skip
+    raise DataError(
+        f"{name}: not found in {base}; {prepare_command(name, root)}, or set dataset.root=FOLDER to where it is"
+    )
 
 
 def prepare_command(name: str, root: str | os.PathLike[str] | None = None) -> str:

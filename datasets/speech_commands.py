@@ -32,10 +32,37 @@ COMMANDS = ("yes", "no", "up", "down", "left", "right", "on", "off", "stop", "go
 UNKNOWN, SILENCE = "unknown", "silence"
 _ADDED = ("backward", "follow", "forward", "learn", "visual")  # in v0.02
 _WORDS = (
-    "bed", "bird", "cat", "dog", "down", "eight", "five", "four", "go", "happy", "house", "left", "marvin", "nine",
-    "no", "off", "on", "one", "right", "seven", "sheila", "six", "stop", "three", "tree", "two", "up", "wow", "yes",
+    "bed",
+    "bird",
+    "cat",
+    "dog",
+    "down",
+    "eight",
+    "five",
+    "four",
+    "go",
+    "happy",
+    "house",
+    "left",
+    "marvin",
+    "nine",
+    "no",
+    "off",
+    "on",
+    "one",
+    "right",
+    "seven",
+    "sheila",
+    "six",
+    "stop",
+    "three",
+    "tree",
+    "two",
+    "up",
+    "wow",
+    "yes",
     "zero",
-)  # fmt: skip
+)
 WORDS = {"v0.01": _WORDS, "v0.02": tuple(sorted(_WORDS + _ADDED))}
 COUNTS = {  # clips in training, validation and test
     "v0.01": {"train": 51_088, "validation": 6_798, "test": 6_835},
@@ -46,9 +73,13 @@ BACKGROUND = "_background_noise_"
 LISTS = {"validation": "validation_list.txt", "test": "testing_list.txt"}
 RATE, LENGTH = 16_000, 16_000
 _DEFAULTS = {
-    "version": "v0.02", "classes": 12, "silence": "background", "silence_share": 0.1, "unknown_share": 1.0,
+    "version": "v0.02",
+    "classes": 12,
+    "silence": "background",
+    "silence_share": 0.1,
+    "unknown_share": 1.0,
     "verify": True,
-}  # fmt: skip
+}
 
 
 @dataclass(frozen=True)
@@ -124,12 +155,16 @@ def list_files(folder: Path, fix: str) -> Listing:
         listed = _read_list(folder / file, fix)
         missing = [name for name in listed if name not in number]
         if missing:
-            raise DataError(f"{folder / file}: expected all {len(listed)} listed files in {folder}, found "
-                            f"{len(listed) - len(missing)}; missing is {missing[0]!r}; {fix}")  # fmt: skip
+            raise DataError(
+                f"{folder / file}: expected all {len(listed)} listed files in {folder}, found "
+                f"{len(listed) - len(missing)}; missing is {missing[0]!r}; {fix}"
+            )
         rows = [number[name] for name in listed]
         if (taken := np.flatnonzero(splits[rows] != "train")).size:
-            raise DataError(f"{folder / file}: expected files of no other split, found {listed[taken[0]]} in "
-                            f"{LISTS[str(splits[rows[taken[0]]])]} too; {fix}")  # fmt: skip
+            raise DataError(
+                f"{folder / file}: expected files of no other split, found {listed[taken[0]]} in "
+                f"{LISTS[str(splits[rows[taken[0]]])]} too; {fix}"
+            )
         splits[rows] = split
         digest.update(f"\0{split}\0{','.join(sorted(listed))}".encode(errors="surrogateescape"))
     return Listing(names, splits, tuple(words), tuple(f"{BACKGROUND}/{f}" for f in background), digest.hexdigest())
@@ -165,19 +200,26 @@ def _verify(
 ) -> str | bool:
     """What was verified; DataError with ``verify`` and one printed warning without if the set is another one."""
     if synthetic and verify:
-        raise DataError(f"{folder}: expected Google Speech Commands, found synthetic speech ({MARKER}); {fix}, or set "
-                        "dataset.verify=false to use it")  # fmt: skip
+        raise DataError(
+            f"{folder}: expected Google Speech Commands, found synthetic speech ({MARKER}); {fix}, or set "
+            "dataset.verify=false to use it"
+        )
     evidence, differs = "words, counts and speakers", _differences(listing, version)
     stamp = read_stamp(folder)
     if not differs and stamp is not None and stamp.archives == digests:
         evidence, problem = "names and sizes of all files as in the official archive", check_tree(folder, stamp)
         differs = [problem] if problem else []
     if differs and verify:
-        raise DataError(f"{folder}: not Speech Commands {version}: {'; '.join(differs)}; {fix}, or set "
-                        "dataset.verify=false to use another set of this format")  # fmt: skip
+        raise DataError(
+            f"{folder}: not Speech Commands {version}: {'; '.join(differs)}; {fix}, or set "
+            "dataset.verify=false to use another set of this format"
+        )
     if differs and not synthetic:
-        print(f"warning: {folder}: not Speech Commands {version} ({'; '.join(differs)}); used because "
-              "dataset.verify=false", file=sys.stderr)  # fmt: skip
+        print(
+            f"warning: {folder}: not Speech Commands {version} ({'; '.join(differs)}); used because "
+            "dataset.verify=false",
+            file=sys.stderr,
+        )
     return False if differs else evidence
 
 
@@ -217,8 +259,9 @@ def _clip_sets(
     splits = listing.splits[recordings.kept]
     short = options["classes"] == len(COMMANDS) + 2
     class_names = (*COMMANDS, UNKNOWN, SILENCE) if short else listing.words
-    number = {word: class_names.index(word) if word in class_names else class_names.index(UNKNOWN)
-              for word in listing.words}  # fmt: skip
+    number = {
+        word: class_names.index(word) if word in class_names else class_names.index(UNKNOWN) for word in listing.words
+    }
     labels = np.array([number[word] for word in words], np.int64)
     sets = {}
     for split in ("train", *LISTS):
@@ -259,8 +302,10 @@ def _silence(folder: Path, recordings: Recordings, split: str, count: int, kind:
 
 
 def _too_little(folder: Path, split: str, instead: str) -> DataError:
-    return DataError(f"{folder / BACKGROUND}: expected recordings of 10 s or more at {RATE} Hz, found none with a part "
-                     f"for {split}; add some, or set {instead}")  # fmt: skip
+    return DataError(
+        f"{folder / BACKGROUND}: expected recordings of 10 s or more at {RATE} Hz, found none with a part "
+        f"for {split}; add some, or set {instead}"
+    )
 
 
 def _source(

@@ -83,7 +83,7 @@ def _workers(workers: object) -> int:
     if workers is None:
         return min(16, os.cpu_count() or 1)
     if not is_count(workers, 0):
-        raise ConfigError([f"dataset.workers is {workers!r}, expected null or a number of threads >= 0"])
+        raise ConfigError(f"dataset.workers is {workers!r}, expected null or a number of threads >= 0")
     return int(workers)
 
 
@@ -174,6 +174,7 @@ def _pixels(path: str, data: bytes | OSError, fix: str) -> np.ndarray:
     except DataError as error:
         raise DataError(f"{error}, or {fix}") from error
     if pixels.shape != (SIDE, SIDE, 3):
-        raise DataError(f"{path}: expected an image of {SIDE} x {SIDE} pixels, found {pixels.shape[0]} x "
-                        f"{pixels.shape[1]}; {fix}")  # fmt: skip
+        raise DataError(
+            f"{path}: expected an image of {SIDE} x {SIDE} pixels, found {pixels.shape[0]} x {pixels.shape[1]}; {fix}"
+        )
     return pixels

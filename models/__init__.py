@@ -27,6 +27,6 @@ def build(config: Mapping[str, Any], *, sample_shape: tuple[int, ...], num_class
     """
     name = config.get("name")
     if name not in MODULES:
-        raise ConfigError([f"model.name is {name!r}, expected one of {', '.join(sorted(MODULES))}"])
+        raise ConfigError(f"model.name is {name!r}, expected one of {', '.join(sorted(MODULES))}")
     module = importlib.import_module(f".{MODULES[name]}", __name__)
     return module.build(config, sample_shape=sample_shape, num_classes=num_classes)

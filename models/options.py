@@ -22,7 +22,7 @@ def parse_options(config: Mapping[str, Any], checks: Mapping[str, Check]) -> dic
         elif not checks[key][0](value):
             problems.append(f"model.{key} is {value!r}, expected {checks[key][1]}")
     if problems:
-        raise ConfigError(problems)
+        raise ConfigError(*problems)
     return options
 
 
@@ -32,8 +32,10 @@ def check_dims(config: Mapping[str, Any], sample_shape: Sequence[int], dims: Seq
     if found not in dims:
         forms = " or ".join(FORMS[d] for d in dims)
         instead = f"; use model={USUAL[found]}" if found in USUAL else ""
-        raise ConfigError([f"model.name is {config['name']}, which takes samples {forms}, but those of the data set "
-                           f"are {tuple(sample_shape)}{instead}"])  # fmt: skip
+        raise ConfigError(
+            f"model.name is {config['name']}, which takes samples {forms}, but those of the data set "
+            f"are {tuple(sample_shape)}{instead}"
+        )
 
 
 def is_count(value: object) -> bool:
@@ -61,7 +63,7 @@ def is_stages(value: object) -> bool:
 def stages_below(count: int, stages: Sequence[int]) -> None:
     """Raise ConfigError if ``model.checkpoint_stages`` names a stage that a network of ``count`` lacks."""
     if max(stages, default=0) >= count:
-        raise ConfigError([f"model.checkpoint_stages is {list(stages)}, expected stages from 0 to {count - 1}"])
+        raise ConfigError(f"model.checkpoint_stages is {list(stages)}, expected stages from 0 to {count - 1}")
 
 
 COUNT: Check = is_count, "a number >= 1"

@@ -125,7 +125,7 @@ def build(config: Mapping[str, Any], *, sample_shape: Sequence[int], num_classes
     check_dims(config, sample_shape, (2,))
     options = parse_options(config, CHECKS)
     if (options.get("depth", 28) - 4) % 6 or options.get("depth", 28) < 10:
-        raise ConfigError([f"model.depth is {options['depth']}, expected {DEPTHS}"])
+        raise ConfigError(f"model.depth is {options['depth']}, expected {DEPTHS}")
     stages_below(NUM_STAGES, options.get("checkpoint_stages", ()))
     return WideResNet(sample_shape[0], num_classes, **options)
 

@@ -16,9 +16,13 @@ class ConfigError(RunError):
 
     exit_code = USER
 
-    def __init__(self, problems: list[str]) -> None:
-        self.problems = problems
-        super().__init__("\n".join(problems))
+    @property
+    def problems(self) -> tuple[str, ...]:
+        """The lines."""
+        return self.args
+
+    def __str__(self) -> str:
+        return "\n".join(self.args)
 
 
 class DataError(RunError):
@@ -51,8 +55,12 @@ class Interrupted(RunError):
     exit_code = INTERRUPTED
 
 
-_OUT_OF_MEMORY = ("DefaultCPUAllocator: ", "CUDA error: out of memory", "CUBLAS_STATUS_ALLOC_FAILED",
-                  "CUDNN_STATUS_ALLOC_FAILED")  # fmt: skip
+_OUT_OF_MEMORY = (
+    "DefaultCPUAllocator: ",
+    "CUDA error: out of memory",
+    "CUBLAS_STATUS_ALLOC_FAILED",
+    "CUDNN_STATUS_ALLOC_FAILED",
+)
 
 
 def is_out_of_memory(error: BaseException) -> bool:

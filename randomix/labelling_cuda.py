@@ -36,10 +36,23 @@ def solve(unary: Tensor, down: Tensor, right: Tensor, share: float, rounds: int 
     rounds = 6 * max(height, width) + 20 if rounds is None else rounds
     with torch.cuda.device(unary.device) if unary.is_cuda else contextlib.nullcontext():  # not the current one
         _solve[(count,)](
-            rows, columns, torch.empty_like(rows), right, down, found, height, width, rounds, share, 1.0 / (labels - 1),
-            LABELS=labels, PADDED=triton.next_power_of_2(labels), LANES=triton.next_power_of_2(max(height, width)),
-            num_warps=1, num_stages=1,
-        )  # fmt: skip
+            rows,
+            columns,
+            torch.empty_like(rows),
+            right,
+            down,
+            found,
+            height,
+            width,
+            rounds,
+            share,
+            1.0 / (labels - 1),
+            LABELS=labels,
+            PADDED=triton.next_power_of_2(labels),
+            LANES=triton.next_power_of_2(max(height, width)),
+            num_warps=1,
+            num_stages=1,
+        )
     return found.long()
 
 
@@ -53,9 +66,17 @@ def _step(costs, weight, scale, PADDED: tl.constexpr):
 
 @triton.jit
 def _sweep(
-    costs, rest, weights, length, chains, flip, scale,
-    LABELS: tl.constexpr, PADDED: tl.constexpr, LANES: tl.constexpr,
-):  # fmt: skip
+    costs,
+    rest,
+    weights,
+    length,
+    chains,
+    flip,
+    scale,
+    LABELS: tl.constexpr,
+    PADDED: tl.constexpr,
+    LANES: tl.constexpr,
+):
     """Write to rest, for each label of each cell, the least cost of all cells after it; flip: 1 from the other end."""
     label, lane = tl.arange(0, PADDED)[:, None], tl.arange(0, LANES)
     inside = (label < LABELS) & (lane < chains)[None, :]
@@ -73,9 +94,19 @@ def _sweep(
 
 @triton.jit
 def _give(
-    costs, other, rest, weights, length, chains, flip, share, scale,
-    LABELS: tl.constexpr, PADDED: tl.constexpr, LANES: tl.constexpr,
-):  # fmt: skip
+    costs,
+    other,
+    rest,
+    weights,
+    length,
+    chains,
+    flip,
+    share,
+    scale,
+    LABELS: tl.constexpr,
+    PADDED: tl.constexpr,
+    LANES: tl.constexpr,
+):
     """Hand the share of each cell's min-marginals from the chains' costs to the other direction's."""
     _sweep(costs, rest, weights, length, chains, flip, scale, LABELS, PADDED, LANES)
     label, lane = tl.arange(0, PADDED)[:, None], tl.arange(0, LANES)
@@ -99,9 +130,21 @@ def _give(
 
 @triton.jit
 def _solve(
-    rows, columns, rest, right, down, found, height, width, rounds, share, scale,
-    LABELS: tl.constexpr, PADDED: tl.constexpr, LANES: tl.constexpr,
-):  # fmt: skip
+    rows,
+    columns,
+    rest,
+    right,
+    down,
+    found,
+    height,
+    width,
+    rounds,
+    share,
+    scale,
+    LABELS: tl.constexpr,
+    PADDED: tl.constexpr,
+    LANES: tl.constexpr,
+):
     """Exchange costs between rows (N, W, L, H) and columns (N, H, L, W), then write each row's labels to found."""
     sample = tl.program_id(0)
     rows += sample * height * width * LABELS

@@ -54,11 +54,18 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--batch", type=int, help="default: 128; mixers: 128 and 256")
     parser.add_argument("--steps", type=int, default=16, help="steps in one timed run; mixers: as many as make 30 ms")
-    parser.add_argument("--rounds", type=int, default=11,
-                        help="timed runs of every case; loop and step say how many would make +-1.5 %%")  # fmt: skip
-    parser.add_argument("--size", type=int,
-                        help="height and width of the images, at least 8; default: 32; mixers: 32, 64, 224, and 16000, "
-                             "which is one channel of 16,000 samples (as all from 1024 on)")  # fmt: skip
+    parser.add_argument(
+        "--rounds",
+        type=int,
+        default=11,
+        help="timed runs of every case; loop and step say how many would make +-1.5 %%",
+    )
+    parser.add_argument(
+        "--size",
+        type=int,
+        help="height and width of the images, at least 8; default: 32; mixers: 32, 64, 224, and 16000, "
+        "which is one channel of 16,000 samples (as all from 1024 on)",
+    )
     parser.add_argument(
         "--only",
         nargs="+",
@@ -69,10 +76,15 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
     parser.add_argument("--precision", choices=["auto", "fp32", "tf32", "bf16", "fp16"], default="auto")
     parser.add_argument("--compile", action="store_true")
-    parser.add_argument("--records", type=Path, default=RECORDS,
-                        help="check: the folder to compare with; default: results/benchmarks")  # fmt: skip
-    parser.add_argument("--out", type=Path, default=Path("outputs/bench"),
-                        help="default: outputs/bench; results/benchmarks to commit them")  # fmt: skip
+    parser.add_argument(
+        "--records", type=Path, default=RECORDS, help="check: the folder to compare with; default: results/benchmarks"
+    )
+    parser.add_argument(
+        "--out",
+        type=Path,
+        default=Path("outputs/bench"),
+        help="default: outputs/bench; results/benchmarks to commit them",
+    )
     parser.add_argument("--name", help="of the files; default: SUITE-DEVICE, of some suites SUITE-DEVICE-wWIDTH")
     return parser
 

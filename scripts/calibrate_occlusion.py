@@ -66,8 +66,14 @@ def calibrate(options: argparse.Namespace) -> dict[str, Any]:
     check_evaluators(["occlusion_sweep"], settings, data)
     with distributed.init(options.device) as world:
         set_up_torch(resolve_precision("fp32", world.device))
-        found = run_evaluators(model.to(world.device), data.eval_set(world.device), names=["clean", "occlusion_sweep"],
-                               settings=settings, batch_size=options.batch_size, world=world)  # fmt: skip
+        found = run_evaluators(
+            model.to(world.device),
+            data.eval_set(world.device),
+            names=["clean", "occlusion_sweep"],
+            settings=settings,
+            batch_size=options.batch_size,
+            world=world,
+        )
     where = provenance.collect(device=world.device.type, threads=torch.get_num_threads(), started=started)
     points = settings_of(found["counts"]["occlusion_sweep"], min(data.input_shape[1:]))
     return {
@@ -126,10 +132,14 @@ def table(content: dict[str, Any]) -> str:
         row = [_cell(p) for p in content["settings"] if p["block"] == block]
         lines.append(f"{block:>6}" + "".join(f"{text:>18}" for text in row))
     best = content["nearest"]
-    lines.append(f"{content['run']}, epoch {content['epoch']}: clean error {content['clean_error']:.2f} %, "
-                 f"{content['samples']} samples")  # fmt: skip
-    lines.append(f"nearest to {content['target']:.2f} %: placement={best['placement']} block={best['block']} "
-                 f"({best['difference']:+.2f})")  # fmt: skip
+    lines.append(
+        f"{content['run']}, epoch {content['epoch']}: clean error {content['clean_error']:.2f} %, "
+        f"{content['samples']} samples"
+    )
+    lines.append(
+        f"nearest to {content['target']:.2f} %: placement={best['placement']} block={best['block']} "
+        f"({best['difference']:+.2f})"
+    )
     lines.append(f"evaluator.occlusion.placement={best['placement']} evaluator.occlusion.block={best['block']}")
     return "\n".join(lines)
 
@@ -143,8 +153,13 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("run", type=Path, help="the folder of a run, or a checkpoint file in it")
     parser.add_argument("--target", type=float, default=TARGET, help="the Baseline's error in percent, default: 42.50")
-    parser.add_argument("--blocks", type=float, nargs="+", default=list(EIGHTHS),
-                        help="sides in pixels, or, below 1, as shares of the shorter side")  # fmt: skip
+    parser.add_argument(
+        "--blocks",
+        type=float,
+        nargs="+",
+        default=list(EIGHTHS),
+        help="sides in pixels, or, below 1, as shares of the shorter side",
+    )
     parser.add_argument("--repeats", type=int, default=5, help="mask seeds; their mean counts")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--root", help="where the data are now; default: where the run found them")

@@ -137,8 +137,10 @@ def _commit(name: str, folder: Path = ROOT) -> str:
 
 
 def _checkout(commit: str, folder: Path) -> Path:
-    for command in (["clone", "--quiet", "--shared", "--no-checkout", str(ROOT), str(folder)],
-                    ["-C", str(folder), "checkout", "--quiet", "--detach", commit]):  # fmt: skip
+    for command in (
+        ["clone", "--quiet", "--shared", "--no-checkout", str(ROOT), str(folder)],
+        ["-C", str(folder), "checkout", "--quiet", "--detach", commit],
+    ):
         done = _git(*command)
         if done.returncode:
             raise RuntimeError(f"{commit[:7]}: {done.stderr.strip()}")

@@ -83,8 +83,9 @@ def table(found: Found) -> str:
         seconds = point.wall_seconds if device == "cuda" else point.cpu_seconds
         lines.append(f"| {point.size} | {mib(point.peak)} | {point.size / seconds:.1f} |")
     fitted = f"{found.line.fixed / 2**20:,.1f} MiB + {found.line.per_sample / 2**20:,.3f} MiB a sample"
-    return "\n".join([*lines, "", f"fitted: {fitted}; free: {mib(found.free)} MiB, of which {SHARE:.0%} are used",
-                      found.describe()])  # fmt: skip
+    return "\n".join(
+        [*lines, "", f"fitted: {fitted}; free: {mib(found.free)} MiB, of which {SHARE:.0%} are used", found.describe()]
+    )
 
 
 if __name__ == "__main__":

@@ -34,17 +34,80 @@ from randomix.errors import DataError, RunError  # noqa: E402
 from randomix.files import storage_errors, write_atomic  # noqa: E402
 
 WORDS = (
-    "backward", "bed", "bird", "cat", "dog", "down", "eight", "five", "follow", "forward", "four", "go", "happy",
-    "house", "learn", "left", "marvin", "nine", "no", "off", "on", "one", "right", "seven", "sheila", "six", "stop",
-    "three", "tree", "two", "up", "visual", "wow", "yes", "zero",
-)  # fmt: skip
+    "backward",
+    "bed",
+    "bird",
+    "cat",
+    "dog",
+    "down",
+    "eight",
+    "five",
+    "follow",
+    "forward",
+    "four",
+    "go",
+    "happy",
+    "house",
+    "learn",
+    "left",
+    "marvin",
+    "nine",
+    "no",
+    "off",
+    "on",
+    "one",
+    "right",
+    "seven",
+    "sheila",
+    "six",
+    "stop",
+    "three",
+    "tree",
+    "two",
+    "up",
+    "visual",
+    "wow",
+    "yes",
+    "zero",
+)
 RATE, LENGTH = 16_000, 16_000
 ACCENTS = ("en-us", "en-gb", "en-gb-scotland", "en-gb-x-rp", "en-gb-x-gbcwmd", "en-gb-x-gbclan", "en-029")
 TIMBRES = (
-    "f1", "f2", "f3", "f4", "f5", "m1", "m2", "m3", "m4", "m5", "m6", "m7", "m8", "klatt", "klatt2", "klatt3",
-    "klatt4", "adam", "belinda", "benjamin", "caleb", "david", "linda", "michael", "steph", "Alicia", "Andrea", "Andy",
-    "Annie", "Gene", "Lee", "Mario", "Michael", "Mike",
-)  # fmt: skip
+    "f1",
+    "f2",
+    "f3",
+    "f4",
+    "f5",
+    "m1",
+    "m2",
+    "m3",
+    "m4",
+    "m5",
+    "m6",
+    "m7",
+    "m8",
+    "klatt",
+    "klatt2",
+    "klatt3",
+    "klatt4",
+    "adam",
+    "belinda",
+    "benjamin",
+    "caleb",
+    "david",
+    "linda",
+    "michael",
+    "steph",
+    "Alicia",
+    "Andrea",
+    "Andy",
+    "Annie",
+    "Gene",
+    "Lee",
+    "Mario",
+    "Michael",
+    "Mike",
+)
 BACKGROUND = {"white_noise": 0.0, "pink_noise": 0.5, "brown_noise": 1.0, "mains_hum": 1.0, "waves": 0.5, "ticking": 0.5}
 BACKGROUND_SECONDS = 60
 MIN_SPEAKERS = 10  # one in ten speakers is held out for validation, one for the test
@@ -67,16 +130,23 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit code."""
     options = _parser().parse_args(arguments)
     try:
-        settings = {"words": sorted(set(options.words)), "per_class": options.per_class, "speakers": options.speakers,
-                    "seed": options.seed, "espeak_ng": espeak_version()}  # fmt: skip
+        settings = {
+            "words": sorted(set(options.words)),
+            "per_class": options.per_class,
+            "speakers": options.speakers,
+            "seed": options.seed,
+            "espeak_ng": espeak_version(),
+        }
         made = make(options.out, settings)
     except RunError as error:
         print(f"make_spoken_words.py: {error}", file=sys.stderr)
         return error.exit_code
     words, clips = len(settings["words"]), len(settings["words"]) * options.per_class
     state = "" if made else ", already there"
-    print(f"{options.out}: {clips} synthetic clips of {words} words by {options.speakers} voices{state}; "
-          f"use: dataset=speech_commands dataset.root={options.out} dataset.verify=false")  # fmt: skip
+    print(
+        f"{options.out}: {clips} synthetic clips of {words} words by {options.speakers} voices{state}; "
+        f"use: dataset=speech_commands dataset.root={options.out} dataset.verify=false"
+    )
     return 0
 
 
@@ -113,8 +183,11 @@ def make(out: Path, settings: dict[str, Any]) -> bool:
 def _write_clips(part: Path, settings: dict[str, Any]) -> None:
     """All clips, by as many processes of espeak-ng as there are cores, and the two lists."""
     people = speakers(settings["seed"], settings["speakers"])
-    jobs = [(word, people[number % len(people)], number // len(people))
-            for word in settings["words"] for number in range(settings["per_class"])]  # fmt: skip
+    jobs = [
+        (word, people[number % len(people)], number // len(people))
+        for word in settings["words"]
+        for number in range(settings["per_class"])
+    ]
     lists: dict[str, list[str]] = {"validation": [], "testing": []}
     for word, speaker, take in jobs:
         if speaker.split in lists:
@@ -137,8 +210,12 @@ def speakers(seed: int, count: int) -> list[Speaker]:
     found: dict[tuple[Any, ...], Speaker] = {}
     rng = _rng(seed, "speakers")
     while len(found) < count:
-        key = (str(rng.choice(ACCENTS)), str(rng.choice(TIMBRES)), int(rng.integers(120, 201)),
-               int(rng.integers(25, 76)))  # fmt: skip
+        key = (
+            str(rng.choice(ACCENTS)),
+            str(rng.choice(TIMBRES)),
+            int(rng.integers(120, 201)),
+            int(rng.integers(25, 76)),
+        )
         name = hashlib.sha256(f"{seed} {key}".encode()).hexdigest()[:8]
         split = {3: "validation", 7: "testing"}.get(len(found) % 10, "training")
         found.setdefault(key, Speaker(name, *key, split))
@@ -166,8 +243,10 @@ def say(word: str, voice: str, speed: int, pitch: int) -> np.ndarray:
     done = subprocess.run(command, capture_output=True, check=False)
     if done.returncode or len(done.stdout) < 44:
         reason = done.stderr.decode(errors="replace").strip().splitlines()
-        raise DataError(f"espeak-ng: expected sound for {word!r} from voice {voice}, found exit code {done.returncode} "
-                        f"({reason[0] if reason else 'no message'}); reinstall espeak-ng")  # fmt: skip
+        raise DataError(
+            f"espeak-ng: expected sound for {word!r} from voice {voice}, found exit code {done.returncode} "
+            f"({reason[0] if reason else 'no message'}); reinstall espeak-ng"
+        )
     with wave.open(io.BytesIO(done.stdout)) as reader:
         rate = reader.getframerate()
         sound = np.frombuffer(reader.readframes(2**24), "<i2") / 32768  # it streams: its header knows no length
@@ -198,8 +277,10 @@ def espeak_version() -> str:
     try:
         done = subprocess.run(["espeak-ng", "--version"], capture_output=True, text=True, check=True)
     except (OSError, subprocess.CalledProcessError) as error:
-        raise DataError("espeak-ng: expected to be installed, found no such program; run: apt install espeak-ng "
-                        "(Debian, Ubuntu) or brew install espeak-ng") from error  # fmt: skip
+        raise DataError(
+            "espeak-ng: expected to be installed, found no such program; run: apt install espeak-ng "
+            "(Debian, Ubuntu) or brew install espeak-ng"
+        ) from error
     return done.stdout.partition("Data at")[0].rpartition(":")[2].strip()
 
 

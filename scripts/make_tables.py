@@ -53,8 +53,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for line in warnings:
         print(f"warning: {line}", file=sys.stderr)
     if not records and (warnings or not all(inside)):
-        return _fail(f"no records of runs below {', '.join(map(str, options.roots))}: train first, for example "
-                     "python train.py experiment=demo")  # fmt: skip
+        return _fail(
+            f"no records of runs below {', '.join(map(str, options.roots))}: train first, for example "
+            "python train.py experiment=demo"
+        )
     known = sorted({name for r in records for name in r.metrics.get("last", {})} - {"epoch"})
     unknown = [name for name in options.metrics or () if name not in known]
     if records and unknown:
@@ -70,8 +72,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for table in reproduced:
         possible, at = sum(c.exists for c in table.cells), "" if table.scale == grids.PAPER else f" scale={table.scale}"
         rest = f"; the others: python scripts/reproduce.py table={table.paper.number}{at}"
-        print(f"{table.title}: {table.filled} of {possible} cells filled, see {_paper_base(table, out)}.md"
-              f"{rest if table.filled < possible else ''}")  # fmt: skip
+        print(
+            f"{table.title}: {table.filled} of {possible} cells filled, see {_paper_base(table, out)}.md"
+            f"{rest if table.filled < possible else ''}"
+        )
     if not records:
         print("no runs yet: the page says how to make some")
     print(f"page: {page}")
@@ -106,13 +110,26 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("roots", nargs="+", type=Path, metavar="ROOT", help="folders (or files) with records of runs")
     parser.add_argument("--out", type=Path, default=Path("report"), metavar="DIR", help="default: report")
     parser.add_argument("--title", default="RandoMix benchmark", help="of the page")
-    parser.add_argument("--metrics", nargs="+", metavar="NAME", help="columns, for example top1_error ece; "
-                        "default: all errors that were measured")  # fmt: skip
-    parser.add_argument("--grid", type=Path, metavar="DIR", help="folder with grids of the paper's tables, "
-                        "SCALE.json, by scripts/reproduce.py; default: grid below --out, if there is one")  # fmt: skip
-    parser.add_argument("--sheet", choices=("auto", "never"), default="auto",
-                        help="draw mixed images with scripts/show_mixes.py where torch and the data are at hand "
-                        "(default), or never; a sheet that is there is kept")  # fmt: skip
+    parser.add_argument(
+        "--metrics",
+        nargs="+",
+        metavar="NAME",
+        help="columns, for example top1_error ece; default: all errors that were measured",
+    )
+    parser.add_argument(
+        "--grid",
+        type=Path,
+        metavar="DIR",
+        help="folder with grids of the paper's tables, "
+        "SCALE.json, by scripts/reproduce.py; default: grid below --out, if there is one",
+    )
+    parser.add_argument(
+        "--sheet",
+        choices=("auto", "never"),
+        default="auto",
+        help="draw mixed images with scripts/show_mixes.py where torch and the data are at hand "
+        "(default), or never; a sheet that is there is kept",
+    )
     return parser
 
 
@@ -148,8 +165,15 @@ def _write(
             files[out / "figures" / f"{slug}-{name}.svg"] = _standalone_figure(svg)
     sheets = _sheets(unique_records(tables, reproduced), out) if options.sheet == "auto" else {}
     page = out / "page" / "index.html"
-    files[page] = to_page(options.title, tables, figures, linked(page.parent), reproduced=reproduced, sheets=sheets,
-                          command=_command(options))  # fmt: skip
+    files[page] = to_page(
+        options.title,
+        tables,
+        figures,
+        linked(page.parent),
+        reproduced=reproduced,
+        sheets=sheets,
+        command=_command(options),
+    )
     for path, text in files.items():
         write_atomic(path, text, durable=False, parents=True)  # can be made again
     _remove_stale(out, set(files))

@@ -57,8 +57,9 @@ def _prepare(name: str, options: argparse.Namespace) -> int:
     """One data set; its failure leaves the others their turn."""
     entry = ENTRIES[VERSIONS[options.version] if name == "speech_commands" else name]
     try:
-        report = prepare.run(entry, options.root, url=options.url, keep_archive=options.keep_archive,
-                             verify_only=options.verify)  # fmt: skip
+        report = prepare.run(
+            entry, options.root, url=options.url, keep_archive=options.keep_archive, verify_only=options.verify
+        )
     except RunError as error:
         print(f"error: {error}", file=sys.stderr)
         return error.exit_code
@@ -68,9 +69,10 @@ def _prepare(name: str, options: argparse.Namespace) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="prepare_data.py", description=__doc__.partition("\n")[0],
+        prog="prepare_data.py",
+        description=__doc__.partition("\n")[0],
         epilog=f"prepare_data.py {SHARDS} --help: write ImageNet as tar shards for streaming",
-    )  # fmt: skip
+    )
     parser.add_argument("names", nargs="*", metavar="NAME", help=", ".join(NAMES))
     parser.add_argument("--root", metavar="DIR", help="default: $RANDOMIX_DATA, else data")
     parser.add_argument(
@@ -79,10 +81,14 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--version", choices=list(VERSIONS), default="v0.02", help="of speech_commands (default: v0.02)"
     )
-    parser.add_argument("--keep-archive", action=argparse.BooleanOptionalAction, default=True,
-                        help="leave the archives beside the unpacked files, to unpack them again without a "
-                        "download (default); --no-keep-archive deletes them once the files were verified, those of "
-                        "ImageNet too")  # fmt: skip
+    parser.add_argument(
+        "--keep-archive",
+        action=argparse.BooleanOptionalAction,
+        default=True,
+        help="leave the archives beside the unpacked files, to unpack them again without a "
+        "download (default); --no-keep-archive deletes them once the files were verified, those of "
+        "ImageNet too",
+    )
     parser.add_argument("--verify", action="store_true", help="check what is there, change nothing")
     parser.add_argument("--list", action="store_true", help="the data sets, their space, and what each comes from")
     return parser
@@ -91,8 +97,10 @@ def _parser() -> argparse.ArgumentParser:
 def _list() -> None:
     for entry in ENTRIES.values():
         archives = sum(archive.size or 0 for archive in entry.archives)
-        print(f"{entry.command or entry.name}: {_source(entry)}, {size_words(archives)} -> "
-              f"{data_root() / entry.folder}, {size_words(entry.unpacked)}")  # fmt: skip
+        print(
+            f"{entry.command or entry.name}: {_source(entry)}, {size_words(archives)} -> "
+            f"{data_root() / entry.folder}, {size_words(entry.unpacked)}"
+        )
 
 
 def _source(entry: Entry) -> str:

@@ -102,9 +102,15 @@ def read(texts: Sequence[str]) -> Options:
     jobs = values.get("jobs", "0")
     if "jobs" in values and not (jobs.isdecimal() and int(jobs) > 0):
         raise ValueError(f"jobs={jobs}: expected a number of at least 1")
-    return Options(_tables(values.get("table", "all")), _choice(values, "scale", SCALES, PAPER), _flag(values, "run"),
-                   int(jobs), _choice(values, "launcher", LAUNCHERS, "local"), _flag(values, "write_grid"),
-                   more)  # fmt: skip
+    return Options(
+        _tables(values.get("table", "all")),
+        _choice(values, "scale", SCALES, PAPER),
+        _flag(values, "run"),
+        int(jobs),
+        _choice(values, "launcher", LAUNCHERS, "local"),
+        _flag(values, "write_grid"),
+        more,
+    )
 
 
 def _tables(text: str) -> frozenset[int]:
@@ -168,8 +174,10 @@ def _list(runs: Sequence[Run], scale: Scale, options: Options) -> list[Task]:
             print(f"    {task.command}")
         for state in states.values():
             if state.name == NO_CHECKPOINT:
-                print(f"    {state.folder}/checkpoints/last.pt is gone; {', '.join(state.missing)} would need it: "
-                      "put it back, or delete the folder to train again")  # fmt: skip
+                print(
+                    f"    {state.folder}/checkpoints/last.pt is gone; {', '.join(state.missing)} would need it: "
+                    "put it back, or delete the folder to train again"
+                )
     states = ", ".join(f"{counts[name]} {name}" for name in STATES if counts[name])
     print(f"{len(runs)} runs, {sum(counts.values())} seeds in all: {states}{_cost(tasks, scale)}")
     if counts[DONE] == sum(counts.values()):
@@ -191,8 +199,10 @@ def _run(tasks: Sequence[Task], scale: Scale, options: Options) -> int:
     gpus = [] if "trainer.device=cpu" in options.more or scale.name != PAPER else launch.visible_gpus()
     large = [task for task in tasks if gpus and task.gpus > len(gpus)]
     for task in large:
-        print(f"left out: {task.title}: takes {task.gpus} GPUs, {len(gpus)} are here; see the experiment's header",
-              file=sys.stderr)  # fmt: skip
+        print(
+            f"left out: {task.title}: takes {task.gpus} GPUs, {len(gpus)} are here; see the experiment's header",
+            file=sys.stderr,
+        )
     tasks, unreadable = data.readable([task for task in tasks if task not in large], CHECKOUT)
     for line, count in unreadable.items():
         print(f"left out: {count} commands: {line}", file=sys.stderr)

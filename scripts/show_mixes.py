@@ -74,8 +74,14 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--root", help="folder of the data, if not the configured one")
     parser.add_argument("--set", nargs="+", default=[], metavar="KEY=VALUE", help="other settings of the data set")
     names = _options("mixer")
-    parser.add_argument("--mixers", nargs="+", default=list(DEFAULT_MIXERS), choices=names, metavar="NAME",
-                        help=f"of configs/mixer (default: {' '.join(DEFAULT_MIXERS)}): {', '.join(names)}")  # fmt: skip
+    parser.add_argument(
+        "--mixers",
+        nargs="+",
+        default=list(DEFAULT_MIXERS),
+        choices=names,
+        metavar="NAME",
+        help=f"of configs/mixer (default: {' '.join(DEFAULT_MIXERS)}): {', '.join(names)}",
+    )
     parser.add_argument("--network", type=Path, help="a run folder, or one above: the methods that look at gradients")
     parser.add_argument("--out", type=Path, default=Path("mixes.png"), help="png, svg or pdf (default: mixes.png)")
     parser.add_argument("--samples", type=int, default=6, help="rows, each a pair of samples (default: 6)")
@@ -149,8 +155,10 @@ def sheet(
         mixer.check_shape(data.sample_shape)
     rows = []
     for row, (inputs, labels) in enumerate(pairs(data, samples, seed)):
-        own = [Panel(visible(data, x), head, data.class_names[c])
-               for x, head, c in zip(inputs, ("a", "b"), labels, strict=True)]  # fmt: skip
+        own = [
+            Panel(visible(data, x), head, data.class_names[c])
+            for x, head, c in zip(inputs, ("a", "b"), labels, strict=True)
+        ]
         rows.append(own + [mix_pair(m, data, inputs, labels, network=network, seed=seed + row) for m in built])
     return rows
 

@@ -36,13 +36,25 @@ def tiny_config(output_root: Path, **sections: Any) -> dict[str, Any]:
     """A resolved configuration: 96 synthetic 8x8 images, batch 16, two epochs. ``recipe={...}`` changes a section."""
     config: dict[str, Any] = {
         "dataset": {
-            "name": "fake_images", "root": None, "train_size": 96, "test_size": 37, "num_classes": 4,
-            "channels": 3, "height": 8, "width": 8, "crop_padding": 1, "flip": True, "verify": True,
+            "name": "fake_images",
+            "root": None,
+            "train_size": 96,
+            "test_size": 37,
+            "num_classes": 4,
+            "channels": 3,
+            "height": 8,
+            "width": 8,
+            "crop_padding": 1,
+            "flip": True,
+            "verify": True,
         },
         "model": {"name": "preact_resnet18", "width": 4},
         "mixer": {
-            "name": "randomix", "candidates": ["mixup", "cutmix", "resizemix", "fmix"], "weights": [1, 1, 1, 1],
-            "alpha": 1.0, "granularity": "batch",
+            "name": "randomix",
+            "candidates": ["mixup", "cutmix", "resizemix", "fmix"],
+            "weights": [1, 1, 1, 1],
+            "alpha": 1.0,
+            "granularity": "batch",
         },
         "recipe": {"name": "tiny", "epochs": 2, "batch_size": 16, "lr": 0.05},
         "trainer": {"device": "cpu", "precision": "fp32", "threads": 1, "eval_batch_size": 16},
@@ -51,7 +63,7 @@ def tiny_config(output_root: Path, **sections: Any) -> dict[str, Any]:
         "evaluators": ["clean"],
         "seed": 0,
         "output_root": str(output_root),
-    }  # fmt: skip
+    }
     for name, value in sections.items():
         config[name] = config[name] | value if isinstance(value, Mapping) else value
     return config
@@ -71,9 +83,13 @@ class GroupNet(nn.Module):
     def __init__(self, channels: int, num_classes: int) -> None:
         super().__init__()
         self.body = nn.Sequential(
-            nn.Conv2d(channels, 8, 3, padding=1), nn.GroupNorm(2, 8), nn.ReLU(),
-            nn.Conv2d(8, 8, 3, padding=1, stride=2), nn.GroupNorm(2, 8), nn.ReLU(),
-        )  # fmt: skip
+            nn.Conv2d(channels, 8, 3, padding=1),
+            nn.GroupNorm(2, 8),
+            nn.ReLU(),
+            nn.Conv2d(8, 8, 3, padding=1, stride=2),
+            nn.GroupNorm(2, 8),
+            nn.ReLU(),
+        )
         self.head = nn.Linear(8, num_classes)
 
     def forward(self, inputs: Tensor, tap: Callable[[int, Tensor], Tensor] | None = None) -> Tensor:

@@ -155,9 +155,18 @@ def test_no_method_is_named_outside_its_own_file():
 
 @pytest.mark.parametrize(
     "module",
-    ["randomix", "randomix.mixers", "randomix.runs.build", "randomix.engine.schema", "randomix.engine.cli",
-     "randomix.records.tables", "randomix.records.page", "models", "datasets"],
-)  # fmt: skip
+    [
+        "randomix",
+        "randomix.mixers",
+        "randomix.runs.build",
+        "randomix.engine.schema",
+        "randomix.engine.cli",
+        "randomix.records.tables",
+        "randomix.records.page",
+        "models",
+        "datasets",
+    ],
+)
 def test_nothing_heavy_is_loaded_before_it_is_needed(module):
     code = f"import sys, {module}; print([m for m in ('torch', 'sklearn', 'matplotlib', 'wandb') if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)

@@ -40,11 +40,12 @@ def test_prices_are_the_formulas():
     threshold = float(value.median())
     expected = {
         ("hard", "paper"): [3 * float(v) * (v > threshold) for v in value],
-        ("hard", "code"): [3 * sum(float(a * o) for a, o, v in zip(row, others, value, strict=True) if v > threshold)
-                           for row in matrix],
+        ("hard", "code"): [
+            3 * sum(float(a * o) for a, o, v in zip(row, others, value, strict=True) if v > threshold) for row in matrix
+        ],
         ("soft", "paper"): [3 * max(float(v) - threshold, 0) for v in value],
         ("soft", "code"): [3 * max(float(v) - threshold, 0) for v in value],
-    }  # fmt: skip
+    }
     for (penalty, precedence), prices in expected.items():
         found = partition.diversity_penalty(others, matrix, 1.5, threshold, penalty, precedence)
         torch.testing.assert_close(found, torch.tensor(prices))
@@ -180,9 +181,18 @@ def test_mixer_hands_its_settings_on(monkeypatch):
     real = functional.comixup
     monkeypatch.setattr(functional, "comixup", record)
     settings = {
-        "part_size": 6, "beta": 0.5, "gamma": 0.7, "eta": 0.1, "tau": 0.5, "omega": 0.01, "n_iter": 2,
-        "set_resolve": False, "penalty": "soft", "precedence": "code", "repair": False,
-    }  # fmt: skip
+        "part_size": 6,
+        "beta": 0.5,
+        "gamma": 0.7,
+        "eta": 0.1,
+        "tau": 0.5,
+        "omega": 0.01,
+        "n_iter": 2,
+        "set_resolve": False,
+        "penalty": "soft",
+        "precedence": "code",
+        "repair": False,
+    }
     mix(CoMixup(**settings, block_num=2, dirichlet_alpha=3.0), batch(8)[0])
     assert {key: taken[key] for key in settings} == settings
     dirichlet, labels = taken["draws"]

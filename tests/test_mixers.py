@@ -118,12 +118,22 @@ def test_choose_rows_takes_each_sample_from_its_batch():
 @pytest.mark.parametrize(
     ("file", "mode"),
     [
-        ("baseline", "-"), ("mixup", "l"), ("cutmix", "m"), ("fmix", "m"), ("fmix_as_published", "m"),
-        ("resizemix", "m"), ("saliencymix", "m"), ("saliencymix_as_published", "m"), ("cutout", "-"),
-        ("cutout_cifar100", "-"), ("cutout_8px", "-"),
-        ("randomix", "l+m"), ("randomix_3111", "l+m"), ("randomix_4111", "l+m"),
+        ("baseline", "-"),
+        ("mixup", "l"),
+        ("cutmix", "m"),
+        ("fmix", "m"),
+        ("fmix_as_published", "m"),
+        ("resizemix", "m"),
+        ("saliencymix", "m"),
+        ("saliencymix_as_published", "m"),
+        ("cutout", "-"),
+        ("cutout_cifar100", "-"),
+        ("cutout_8px", "-"),
+        ("randomix", "l+m"),
+        ("randomix_3111", "l+m"),
+        ("randomix_4111", "l+m"),
     ],
-)  # fmt: skip
+)
 def test_configs_build_with_every_setting_spelled_out(file, mode):
     config = yaml.safe_load((CONFIGS / f"{file}.yaml").read_text())
     mixer = mixers.build(config, num_classes=10)
@@ -136,7 +146,9 @@ def test_configs_build_with_every_setting_spelled_out(file, mode):
 
 
 def test_configs_state_the_weights_of_their_names():
-    weights = {f: yaml.safe_load((CONFIGS / f"{f}.yaml").read_text())["weights"] for f in
-               ("randomix", "randomix_3111", "randomix_4111")}  # fmt: skip
+    weights = {
+        f: yaml.safe_load((CONFIGS / f"{f}.yaml").read_text())["weights"]
+        for f in ("randomix", "randomix_3111", "randomix_4111")
+    }
     assert weights == {"randomix": [1, 1, 1, 1], "randomix_3111": [3, 1, 1, 1], "randomix_4111": [4, 1, 1, 1]}
     assert yaml.safe_load((CONFIGS / "fmix_as_published.yaml").read_text())["spectrum"] == "code"

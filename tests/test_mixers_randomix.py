@@ -114,9 +114,11 @@ def test_a_candidate_mixes_as_it_would_alone():
 def test_alpha_and_granularity_reach_the_candidates_that_take_them():
     own = CutMix(alpha=3.0)
     mixer = RandoMix(
-        candidates=["mixup", {"name": "fmix", "alpha": 0.7}, "resizemix", "baseline", own], alpha=0.2,
-        granularity="sample", num_classes=4,
-    )  # fmt: skip
+        candidates=["mixup", {"name": "fmix", "alpha": 0.7}, "resizemix", "baseline", own],
+        alpha=0.2,
+        granularity="sample",
+        num_classes=4,
+    )
     mixup, fmix, resizemix, _, cutmix = mixer.candidates
     assert (mixup.alpha, fmix.alpha, cutmix.alpha) == (0.2, 0.7, 3.0)
     assert (mixup.granularity, resizemix.granularity, cutmix.granularity) == ("sample", "sample", "batch")
@@ -127,11 +129,15 @@ def test_alpha_and_granularity_reach_the_candidates_that_take_them():
 @pytest.mark.parametrize(
     ("candidates", "weights", "mode"),
     [
-        (FOUR, None, MixedMode.BOTH), (["mixup"], None, MixedMode.LINEAR), (["cutmix", "fmix"], None, MixedMode.MASK),
-        (["cutmix", "baseline"], None, MixedMode.MASK), (["baseline"], None, MixedMode.NONE),
-        (["mixup", "cutmix"], [0, 1], MixedMode.MASK), ([RandoMix(), "mixup"], None, MixedMode.BOTH),
+        (FOUR, None, MixedMode.BOTH),
+        (["mixup"], None, MixedMode.LINEAR),
+        (["cutmix", "fmix"], None, MixedMode.MASK),
+        (["cutmix", "baseline"], None, MixedMode.MASK),
+        (["baseline"], None, MixedMode.NONE),
+        (["mixup", "cutmix"], [0, 1], MixedMode.MASK),
+        ([RandoMix(), "mixup"], None, MixedMode.BOTH),
     ],
-)  # fmt: skip
+)
 def test_mode_is_that_of_the_candidates_in_use(candidates, weights, mode):
     assert RandoMix(candidates=candidates, weights=weights).mode is mode
 

@@ -73,9 +73,18 @@ def test_costs_are_those_of_the_formula(size, blocks, neigh_size, pools, n_label
     pixels = (images.double() * torch.tensor(STD).view(3, 1, 1) + torch.tensor(MEAN).view(3, 1, 1)).numpy()
     for i, j in enumerate(perm.tolist()):
         expected = reference_costs(
-            saliency[i].double().numpy(), saliency[j].double().numpy(), lam, pixels[i], pixels[j],
-            blocks, n_labels, 1.1, 0.6, 0.3, pools,
-        )  # fmt: skip
+            saliency[i].double().numpy(),
+            saliency[j].double().numpy(),
+            lam,
+            pixels[i],
+            pixels[j],
+            blocks,
+            n_labels,
+            1.1,
+            0.6,
+            0.3,
+            pools,
+        )
         for ours, theirs in zip(costs, expected, strict=True):
             assert np.abs(ours[i].numpy() - theirs).max() < 1.01  # truncated to integers
 

@@ -25,10 +25,17 @@ def test_the_same_counters_give_the_same_draws():
 def test_every_counter_and_name_matters():
     base = StepRng(1)
     others = [
-        draws(base), draws(StepRng(2)), draws(base.at(1)), draws(StepRng(1, rank=1)), draws(base.child("a")),
-        draws(base.child("b")), draws(base.child("a").child("b")), draws(base.child("b").child("a")),
-        draws(base, "cutmix"), draws(base, shared=True),
-    ]  # fmt: skip
+        draws(base),
+        draws(StepRng(2)),
+        draws(base.at(1)),
+        draws(StepRng(1, rank=1)),
+        draws(base.child("a")),
+        draws(base.child("b")),
+        draws(base.child("a").child("b")),
+        draws(base.child("b").child("a")),
+        draws(base, "cutmix"),
+        draws(base, shared=True),
+    ]
     assert all(a != b for a, b in combinations(others, 2))
 
 

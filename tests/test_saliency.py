@@ -31,8 +31,12 @@ def images(shape, count=6, seed=0):
 def slow_smooth(grey):
     padded = np.pad(grey, 1, mode="reflect")
     kernel = np.outer([1, 2, 1], [1, 2, 1])
-    return np.array([[(padded[r : r + 3, c : c + 3] * kernel).sum() / 16 for c in range(grey.shape[1])]
-                     for r in range(grey.shape[0])])  # fmt: skip
+    return np.array(
+        [
+            [(padded[r : r + 3, c : c + 3] * kernel).sum() / 16 for c in range(grey.shape[1])]
+            for r in range(grey.shape[0])
+        ]
+    )
 
 
 def slow_levels(grey, own):
@@ -252,8 +256,10 @@ def test_the_peak_is_the_partners(granularity, normalised, peaked):
 
 def test_as_published_looks_at_the_normalised_floats():
     inputs = (images((32, 32, 3), 40, seed=5).movedim(-1, 1)[:5].float() / 255 - 0.5) / 0.25
-    found = [mixers.build({"name": "saliencymix", "saliency": s, "mean": [0.5] * 3, "std": [0.25] * 3})
-             for s in ("uint8", "as_published")]  # fmt: skip
+    found = [
+        mixers.build({"name": "saliencymix", "saliency": s, "mean": [0.5] * 3, "std": [0.25] * 3})
+        for s in ("uint8", "as_published")
+    ]
     for step in range(10):
         rng = StepRng(1, step)
         draws = rng.generator("saliencymix")

@@ -62,11 +62,14 @@ class ClassTrees:
         found = np.bincount(files.labels, minlength=len(self.classes))
         for label, count in enumerate(self.counts or ()):
             if found[label] != count:
-                raise DataError(f"{place / self.classes[label]}: expected {count} images, as in the test set, found "
-                                f"{found[label]}; {self._fix}")  # fmt: skip
+                raise DataError(
+                    f"{place / self.classes[label]}: expected {count} images, as in the test set, found "
+                    f"{found[label]}; {self._fix}"
+                )
         if len(files) != self.total:
-            raise DataError(f"{place}: expected {self.total} images, as in the test set, found {len(files)}; "
-                            f"{self._fix}")  # fmt: skip
+            raise DataError(
+                f"{place}: expected {self.total} images, as in the test set, found {len(files)}; {self._fix}"
+            )
         return files
 
     def cell(self, name: str, severity: int) -> tuple[np.ndarray, np.ndarray]:
@@ -105,5 +108,7 @@ class ClassTrees:
         found = class_names(place)
         if found != tuple(sorted(self.classes)):
             wrong = sorted(set(found) ^ set(self.classes))
-            raise DataError(f"{place}: expected the {len(self.classes)} classes of training, found {len(found)}, the "
-                            f"first difference is {wrong[0]}; {self._fix}")  # fmt: skip
+            raise DataError(
+                f"{place}: expected the {len(self.classes)} classes of training, found {len(found)}, the "
+                f"first difference is {wrong[0]}; {self._fix}"
+            )

@@ -25,8 +25,10 @@ from randomix.errors import ConfigError, DataError, StorageError
 def require_images(name: str, shape: tuple[int, ...], dtype: Any = np.uint8) -> None:
     """ConfigError unless samples (..., C) of this shape and type can be corrupted."""
     if len(shape) != 3 or shape[-1] not in (1, 3) or dtype != np.uint8:
-        raise ConfigError([f"evaluators has corruptions, which takes grey or colour images of 8 bits; the samples of "
-                           f"{name} are {np.dtype(dtype)} of shape {shape}"])  # fmt: skip
+        raise ConfigError(
+            f"evaluators has corruptions, which takes grey or colour images of 8 bits; the samples of "
+            f"{name} are {np.dtype(dtype)} of shape {shape}"
+        )
 
 
 def cache_folder(config: Mapping[str, Any], folder: Path | None = None) -> Path:
@@ -57,8 +59,14 @@ class Generated:
         from randomix.robustness.corruptions.frost import frost_source
 
         folder = self.cache / f"{self.name}-c-{self.digest[:12]}-seed{seed}" / f"{name}-{severity}"
-        source = {"set": self.name, "corruption": name, "severity": severity, "seed": seed,
-                  "generator": corruptions.VERSION, "clean_sha256": self.digest}  # fmt: skip
+        source = {
+            "set": self.name,
+            "corruption": name,
+            "severity": severity,
+            "seed": seed,
+            "generator": corruptions.VERSION,
+            "clean_sha256": self.digest,
+        }
         if name == "frost":
             source["frost"] = frost_source()
 
@@ -73,5 +81,7 @@ class Generated:
         try:
             return cached_arrays(folder, source, make, need=self.images.nbytes)["images"]
         except StorageError as error:
-            raise StorageError(f"{error}; generated test sets are kept beside the data set, or in the folder that the "
-                               "environment variable RANDOMIX_DATA names") from error  # fmt: skip
+            raise StorageError(
+                f"{error}; generated test sets are kept beside the data set, or in the folder that the "
+                "environment variable RANDOMIX_DATA names"
+            ) from error

@@ -43,8 +43,9 @@ class NpyFiles:
             array = self._open(folder / f"{name}.npy")
             for severity in severities:
                 if not _differs(self._part(array, severity), self.images):
-                    raise self._error(folder / f"{name}.npy", f"corrupted images at severity {severity}",
-                                      "the clean test images")  # fmt: skip
+                    raise self._error(
+                        folder / f"{name}.npy", f"corrupted images at severity {severity}", "the clean test images"
+                    )
         known = {f"{name}.npy" for name in (*CORRUPTIONS, "labels")}
         foreign = sorted(path.name for path in folder.glob("*.npy") if path.name not in known)
         if foreign:
@@ -77,8 +78,11 @@ class NpyFiles:
         """The map of a file of images, of the right type and shape."""
         array, shape = self._load(path), (SEVERITIES * len(self.images), *self.images.shape[1:])
         if array.dtype != np.uint8 or array.shape != shape:
-            raise self._error(path, f"uint8 of shape {shape}, five severities of the {len(self.images)} test images",
-                              f"{array.dtype} of shape {array.shape}")  # fmt: skip
+            raise self._error(
+                path,
+                f"uint8 of shape {shape}, five severities of the {len(self.images)} test images",
+                f"{array.dtype} of shape {array.shape}",
+            )
         return array
 
     def _check_labels(self, path: Path) -> None:
@@ -90,9 +94,12 @@ class NpyFiles:
             raise self._error(path, f"whole numbers of shape {wanted.shape}", f"{found.dtype} of shape {found.shape}")
         wrong = np.flatnonzero(found != wanted)
         if wrong.size:
-            raise self._error(path, "the labels of the clean test images, five times over",
-                              f"{found[wrong[0]]} instead of {wanted[wrong[0]]} in row {wrong[0]} and {wrong.size - 1} "
-                              "more differences, as of another set or another order")  # fmt: skip
+            raise self._error(
+                path,
+                "the labels of the clean test images, five times over",
+                f"{found[wrong[0]]} instead of {wanted[wrong[0]]} in row {wrong[0]} and {wrong.size - 1} "
+                "more differences, as of another set or another order",
+            )
 
     def _load(self, path: Path) -> np.ndarray:
         try:

@@ -54,8 +54,10 @@ def find(title: str, entry: str, places: Sequence[Path], holds: Callable[[Path],
     for folder in (folder for place in places for folder in (place / title, place)):
         if holds(folder):
             return folder
-    raise DataError(f"{title}: not found in {' or '.join(map(str, places))}; {fix(entry, places)}, or set dataset."
-                    "corrupted_root=FOLDER to where it is, or evaluator.corruptions.source=generated")  # fmt: skip
+    raise DataError(
+        f"{title}: not found in {' or '.join(map(str, places))}; {fix(entry, places)}, or set dataset."
+        "corrupted_root=FOLDER to where it is, or evaluator.corruptions.source=generated"
+    )
 
 
 def parts_digest(*paths: Path) -> str:
@@ -82,8 +84,10 @@ def without_missing(
     """``names`` without those that lack files (``missing``, by name); DataError with all of these if not allowed."""
     lacking = [file for files in missing.values() for file in files]
     if lacking and not allow_missing:
-        raise DataError(f"{folder}: missing {', '.join(lacking)}; {mend}, or leave out what is missing with "
-                        "evaluator.corruptions.allow_missing=true")  # fmt: skip
+        raise DataError(
+            f"{folder}: missing {', '.join(lacking)}; {mend}, or leave out what is missing with "
+            "evaluator.corruptions.allow_missing=true"
+        )
     there = tuple(name for name in names if name not in missing)
     if not there:
         raise DataError(f"{folder}: none of {', '.join(names)} is there; {mend}")
@@ -95,8 +99,10 @@ def without_missing(
 def require_published(name: str, published: _P | None) -> _P:
     """The published set; ConfigError if the data set has none."""
     if published is None:
-        raise ConfigError([f"evaluator.corruptions.source=official: no corrupted test set of {name} was published; "
-                           "set evaluator.corruptions.source=generated"])  # fmt: skip
+        raise ConfigError(
+            f"evaluator.corruptions.source=official: no corrupted test set of {name} was published; "
+            "set evaluator.corruptions.source=generated"
+        )
     return published
 
 

@@ -61,9 +61,11 @@ def split_folders(root: Path, options: Mapping[str, Any]) -> tuple[Path, Path]:
     """Where the training and the test samples of one's own set lie; raises ConfigError if that is one folder."""
     train, test = (root / options[key] for key in ("train_folder", "test_folder"))
     if train.resolve() == test.resolve():
-        raise ConfigError([f"dataset.train_folder={options['train_folder']} and "
-                           f"dataset.test_folder={options['test_folder']} are one folder, expected two: what a network "
-                           "was trained on does not test it"])  # fmt: skip
+        raise ConfigError(
+            f"dataset.train_folder={options['train_folder']} and "
+            f"dataset.test_folder={options['test_folder']} are one folder, expected two: what a network "
+            "was trained on does not test it"
+        )
     return train, test
 
 
@@ -73,8 +75,10 @@ def class_names(folder: Path) -> tuple[str, ...]:
         with os.scandir(folder) as entries:
             names = sorted(e.name for e in entries if not e.name.startswith(".") and e.is_dir())
     except OSError as error:
-        raise DataError(f"{folder}: expected a folder with one folder a class, found none that can be read "
-                        f"({error.strerror}); correct dataset.root") from error  # fmt: skip
+        raise DataError(
+            f"{folder}: expected a folder with one folder a class, found none that can be read "
+            f"({error.strerror}); correct dataset.root"
+        ) from error
     return tuple(names)
 
 
@@ -111,8 +115,11 @@ def scan(folder: Path, classes: Sequence[str], fix: str) -> ImageFiles:
         names += images
         labels.append(np.full(len(images), label, np.int64))
     if others:
-        print(f"warning: {folder}: what is no image file is ignored, folders in class folders too ({len(others)}), "
-              f"the first is {others[0]}", file=sys.stderr)  # fmt: skip
+        print(
+            f"warning: {folder}: what is no image file is ignored, folders in class folders too ({len(others)}), "
+            f"the first is {others[0]}",
+            file=sys.stderr,
+        )
     return ImageFiles(folder, tuple(classes), np.array(names, dtype=np.bytes_), np.concatenate(labels))
 
 
@@ -126,8 +133,10 @@ def _images(folder: Path, others: list[str]) -> list[bytes]:
                     continue
                 image = os.path.splitext(entry.name)[1].lower() in SUFFIXES
                 if image and entry.is_symlink() and not os.path.exists(entry.path):
-                    raise DataError(f"{entry.path}: expected an image, found a link that leads nowhere; mount the disk "
-                                    "that it leads to, or remove it")  # fmt: skip
+                    raise DataError(
+                        f"{entry.path}: expected an image, found a link that leads nowhere; mount the disk "
+                        "that it leads to, or remove it"
+                    )
                 if image and entry.is_file():
                     images.append(os.fsencode(entry.name))
                 else:

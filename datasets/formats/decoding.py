@@ -75,5 +75,7 @@ def image_errors(name: str) -> Iterator[None]:
         found = "not an image of a known format" if type(error).__name__ == "UnidentifiedImageError" else str(error)
         if isinstance(error, OSError) and error.strerror:
             raise DataError(f"{name}: cannot be read ({error.strerror}); make it readable, or remove it") from error
-        raise DataError(f"{name}: expected a whole image, found: {' '.join(found.split()) or type(error).__name__}; "
-                        "replace or remove the file") from error  # fmt: skip
+        raise DataError(
+            f"{name}: expected a whole image, found: {' '.join(found.split()) or type(error).__name__}; "
+            "replace or remove the file"
+        ) from error

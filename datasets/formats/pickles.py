@@ -45,8 +45,10 @@ def load_batch(data: bytes, name: str, fix: str) -> dict[str, Any]:
         return {_text(key): _value(value) for key, value in batch.items()}
     except Exception as error:  # damaged pickles raise nearly every kind, MemoryError and RecursionError too
         found = str(error) if isinstance(error, _Refused) else f"damaged data ({type(error).__name__})"
-        raise DataError(f"{name}: expected a pickled dictionary of arrays, numbers and texts, found {found}; "
-                        f"nothing of it was executed; {fix}") from error  # fmt: skip
+        raise DataError(
+            f"{name}: expected a pickled dictionary of arrays, numbers and texts, found {found}; "
+            f"nothing of it was executed; {fix}"
+        ) from error
 
 
 class _Refused(pickle.UnpicklingError):
@@ -261,9 +263,12 @@ def _stand_ins(size: int) -> Mapping[tuple[str, str], _StandIn]:
     """Every name that a batch may use, for a file of ``size`` bytes; numpy 2 renamed numpy.core to numpy._core."""
     encode, empty = _Encode(size), _EmptyBytes()
     table: dict[tuple[str, str], _StandIn] = {
-        ("numpy", "ndarray"): _NdarrayClass(), ("numpy", "dtype"): _MakeDtype(), ("_codecs", "encode"): encode,
-        ("builtins", "bytes"): empty, ("__builtin__", "bytes"): empty,
-    }  # fmt: skip
+        ("numpy", "ndarray"): _NdarrayClass(),
+        ("numpy", "dtype"): _MakeDtype(),
+        ("_codecs", "encode"): encode,
+        ("builtins", "bytes"): empty,
+        ("__builtin__", "bytes"): empty,
+    }
     for core in ("numpy.core", "numpy._core"):
         table[f"{core}.multiarray", "_reconstruct"] = _Reconstruct()
         table[f"{core}.numeric", "_frombuffer"] = _FromBuffer()

@@ -118,8 +118,10 @@ def _check_folders(folder: Path, wnids: Sequence[str], fix: str, but: str = "") 
     for wrong, what in ((set(wnids) - found, "missing"), (found - set(wnids), "extra")):
         if wrong:
             names = ", ".join(sorted(wrong)[:5]) + (", ..." if len(wrong) > 5 else "")
-            raise DataError(f"{folder}: expected the {len(wnids)} class folders of wnids.txt, found {len(found)}: "
-                            f"{what} {names}; {fix}")  # fmt: skip
+            raise DataError(
+                f"{folder}: expected the {len(wnids)} class folders of wnids.txt, found {len(found)}: "
+                f"{what} {names}; {fix}"
+            )
 
 
 def _class_photos(folder: Path, label: int, fix: str) -> list[Photo]:
@@ -151,16 +153,19 @@ def _val(folder: Path, wnids: Sequence[str], fix: str) -> tuple[list[Photo], boo
     labels = _annotations(path, wnids, fix) if path.is_file() else None
     pool = _photos(folder / "images", -1, fix) if (folder / "images").is_dir() else []
     if pool and labels is None:
-        raise DataError(f"{folder / 'images'}: expected {path} with the classes of these {len(pool)} images, "
-                        f"found none; {fix}")  # fmt: skip
+        raise DataError(
+            f"{folder / 'images'}: expected {path} with the classes of these {len(pool)} images, found none; {fix}"
+        )
     if pool:
         return _label(pool, labels, folder / "images", wnids, fix), False
     _check_folders(folder, wnids, fix, but="images")
     photos = [photo for label, wnid in enumerate(wnids) for photo in _class_photos(folder / wnid, label, fix)]
     for photo in photos:
         if labels is not None and labels.get(photo.name, photo.label) != photo.label:
-            raise DataError(f"{photo.path}: expected it in {wnids[labels[photo.name]]}, as {path} says, "
-                            f"found it in {wnids[photo.label]}; {fix}")  # fmt: skip
+            raise DataError(
+                f"{photo.path}: expected it in {wnids[labels[photo.name]]}, as {path} says, "
+                f"found it in {wnids[photo.label]}; {fix}"
+            )
     return sorted(photos), True
 
 
@@ -183,8 +188,10 @@ def _label(
 ) -> list[Photo]:
     """The images of the raw layout with their labels; every image has one, and every label its image."""
     there = {photo.name for photo in pool}
-    for wrong, what in ((labels.keys() - there, "the file {}, which the list names"),
-                        (there - labels.keys(), "{} in the list of classes")):  # fmt: skip
+    for wrong, what in (
+        (labels.keys() - there, "the file {}, which the list names"),
+        (there - labels.keys(), "{} in the list of classes"),
+    ):
         if wrong:
             raise DataError(f"{folder}: expected {what.format(min(wrong))}, found none ({len(wrong)} such); {fix}")
     empty = set(range(len(wnids))) - set(labels.values())

@@ -92,8 +92,10 @@ def _check_riff(file: BinaryIO, path: Path, size: int) -> bool:
 
 def _lie(path: Path, layout: bytes, announced: int, there: int) -> DataError:
     frame = max(1, struct.unpack("<H", layout[12:14])[0]) if len(layout) == 16 else 1
-    return DataError(f"{path}: expected the {announced // frame} samples ({announced} bytes) of its header, found "
-                     f"{there // frame} ({there} bytes); the file is damaged, {_REPLACE}")  # fmt: skip
+    return DataError(
+        f"{path}: expected the {announced // frame} samples ({announced} bytes) of its header, found "
+        f"{there // frame} ({there} bytes); the file is damaged, {_REPLACE}"
+    )
 
 
 def _read_pcm(file: BinaryIO, path: Path, rate: int, limit: int | None) -> tuple[np.ndarray, int, list[str]]:
@@ -111,8 +113,10 @@ def _read_soundfile(path: Path, rate: int, limit: int | None) -> tuple[np.ndarra
     try:
         import soundfile
     except (ImportError, OSError) as error:  # OSError: its shared library is missing
-        raise DataError(f"{path}: expected 16-bit mono PCM, found another format, which takes the package soundfile "
-                        "to read; run: pip install soundfile") from error  # fmt: skip
+        raise DataError(
+            f"{path}: expected 16-bit mono PCM, found another format, which takes the package soundfile "
+            "to read; run: pip install soundfile"
+        ) from error
     try:
         with soundfile.SoundFile(path) as file:
             frames = file.frames
@@ -122,8 +126,10 @@ def _read_soundfile(path: Path, rate: int, limit: int | None) -> tuple[np.ndarra
     except soundfile.SoundFileError as error:
         raise DataError(f"{path}: expected a recording, found {str(error).splitlines()[0]}; {_REPLACE}") from error
     if len(waveform) != wanted:
-        raise DataError(f"{path}: expected {wanted} samples as its header announces, found {len(waveform)}; "
-                        f"the file is damaged, {_REPLACE}")  # fmt: skip
+        raise DataError(
+            f"{path}: expected {wanted} samples as its header announces, found {len(waveform)}; "
+            f"the file is damaged, {_REPLACE}"
+        )
     if not np.isfinite(waveform).all():
         raise DataError(f"{path}: expected finite samples, found NaN or infinity; {_REPLACE}")
     levels = np.rint(waveform * 32768)
@@ -133,10 +139,12 @@ def _read_soundfile(path: Path, rate: int, limit: int | None) -> tuple[np.ndarra
 
 def _check_format(path: Path, found_rate: int, channels: int, frames: int, rate: int) -> None:
     if found_rate != rate:
-        raise DataError(f"{path}: expected {rate} Hz, found {found_rate} Hz; resample it, for example: "
-                        f"sox IN.wav -r {rate} OUT.wav")  # fmt: skip
+        raise DataError(
+            f"{path}: expected {rate} Hz, found {found_rate} Hz; resample it, for example: sox IN.wav -r {rate} OUT.wav"
+        )
     if channels != 1:
-        raise DataError(f"{path}: expected 1 channel (mono), found {channels}; mix it down, for example: "
-                        "sox IN.wav -c 1 OUT.wav")  # fmt: skip
+        raise DataError(
+            f"{path}: expected 1 channel (mono), found {channels}; mix it down, for example: sox IN.wav -c 1 OUT.wav"
+        )
     if frames < 1:
         raise DataError(f"{path}: expected samples, found {frames}; {_REPLACE}")

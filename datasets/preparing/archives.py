@@ -26,15 +26,32 @@ _MAX_HEADER = 2**16  # bytes of a long name; tarfile reads it into memory whatev
 _BUFFER = 2**15  # of a tar; what is left of it is copied for each header
 _OVERHEAD = 4096  # bytes of headers and padding a member of a tar may take
 _ZIP_METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
-_DAMAGED = (tarfile.TarError, zipfile.BadZipFile, gzip.BadGzipFile, EOFError, zlib.error, struct.error, ValueError,
-            NotImplementedError, RecursionError, OverflowError)  # fmt: skip
+_DAMAGED = (
+    tarfile.TarError,
+    zipfile.BadZipFile,
+    gzip.BadGzipFile,
+    EOFError,
+    zlib.error,
+    struct.error,
+    ValueError,
+    NotImplementedError,
+    RecursionError,
+    OverflowError,
+)
 
 
 def extract(
-    archive: Path, target: Path, *, max_bytes: int, max_members: int, max_ratio: int = 200, need: int | None = None,
-    place: Callable[[str], str] | None = None, finish: Callable[[Path], None] | None = None,
+    archive: Path,
+    target: Path,
+    *,
+    max_bytes: int,
+    max_members: int,
+    max_ratio: int = 200,
+    need: int | None = None,
+    place: Callable[[str], str] | None = None,
+    finish: Callable[[Path], None] | None = None,
     progress: Callable[[int], None] | None = None,
-) -> None:  # fmt: skip
+) -> None:
     """Unpack a .tar, .tar.gz, .tgz, .zip or .gz into the new folder ``target``, all of it or nothing.
 
     need: bytes to find free first; None takes what the archive announces. place: the path below ``target`` for a
@@ -76,8 +93,12 @@ def archive_kind(archive: Path) -> str:
             head = file.read(tarfile.BLOCKSIZE)
     except OSError as error:
         raise DataError(f"{archive}: cannot be read ({error.strerror}); check its path and permissions") from error
-    matches = {"tar.gz": head[:2] == b"\x1f\x8b", "gz": head[:2] == b"\x1f\x8b", "tar": _is_tar(head),
-               "zip": head[:4] in (b"PK\x03\x04", b"PK\x05\x06")}  # fmt: skip
+    matches = {
+        "tar.gz": head[:2] == b"\x1f\x8b",
+        "gz": head[:2] == b"\x1f\x8b",
+        "tar": _is_tar(head),
+        "zip": head[:4] in (b"PK\x03\x04", b"PK\x05\x06"),
+    }
     if not matches[kind]:
         raise DataError(f"{archive}: expected a {kind} archive, found {describe(head)}; delete it and get it again")
     return kind
@@ -161,8 +182,14 @@ def _second_opinion(member: tarfile.TarInfo, folder: Path) -> None:
             raise Refused(member.name, str(error)) from error
 
 
-_TYPES = {tarfile.SYMTYPE: "a symbolic link", tarfile.LNKTYPE: "a hard link", tarfile.CHRTYPE: "a device",
-          tarfile.BLKTYPE: "a device", tarfile.FIFOTYPE: "a pipe", tarfile.GNUTYPE_SPARSE: "a sparse file"}  # fmt: skip
+_TYPES = {
+    tarfile.SYMTYPE: "a symbolic link",
+    tarfile.LNKTYPE: "a hard link",
+    tarfile.CHRTYPE: "a device",
+    tarfile.BLKTYPE: "a device",
+    tarfile.FIFOTYPE: "a pipe",
+    tarfile.GNUTYPE_SPARSE: "a sparse file",
+}
 
 
 def _unpack_tar_file(archive: Path, tree: Tree, progress: Callable[[int], None]) -> None:
@@ -243,5 +270,6 @@ def reading(archive: Path | str) -> Iterator[None]:
         raise DataError(f"{archive}: refused for {error}; get the official archive") from error
     except _DAMAGED as error:
         reason = " ".join(str(error).split()) or type(error).__name__
-        raise DataError(f"{archive}: expected a whole archive, found damage ({reason}); "
-                        "delete it and get it again") from error  # fmt: skip
+        raise DataError(
+            f"{archive}: expected a whole archive, found damage ({reason}); delete it and get it again"
+        ) from error

@@ -32,16 +32,29 @@ _TEMPORARY = (408, 425, 429, 500, 502, 503, 504)  # status codes after which ano
 _LONGEST_PAUSE = 60.0
 _AGENT = "randomix-prepare-data"
 _opener = urllib.request.OpenerDirector()  # http and https only, also after a redirection
-for _handler in (urllib.request.ProxyHandler, urllib.request.HTTPHandler, urllib.request.HTTPSHandler,
-                 urllib.request.HTTPDefaultErrorHandler, urllib.request.HTTPRedirectHandler,
-                 urllib.request.HTTPErrorProcessor, urllib.request.UnknownHandler):  # fmt: skip
+for _handler in (
+    urllib.request.ProxyHandler,
+    urllib.request.HTTPHandler,
+    urllib.request.HTTPSHandler,
+    urllib.request.HTTPDefaultErrorHandler,
+    urllib.request.HTTPRedirectHandler,
+    urllib.request.HTTPErrorProcessor,
+    urllib.request.UnknownHandler,
+):
     _opener.add_handler(_handler())
 
 
 def fetch(
-    url: str, target: Path, *, digest: str, algorithm: str = "sha256", size: int | None = None, timeout: float = 30.0,
-    retries: int = 4, pause: float = 1.0,
-) -> None:  # fmt: skip
+    url: str,
+    target: Path,
+    *,
+    digest: str,
+    algorithm: str = "sha256",
+    size: int | None = None,
+    timeout: float = 30.0,
+    retries: int = 4,
+    pause: float = 1.0,
+) -> None:
     """Download ``url`` (http, https or file) to ``target``; what is there of it already is not fetched again.
 
     digest: hexadecimal, of the whole file. size: its bytes, if known: another file is then refused before it is
@@ -64,8 +77,10 @@ def check_url(url: str) -> None:
         parts, host = urllib.parse.urlsplit(""), None
     odd = any(not "!" <= char <= "~" for char in url)
     if odd or parts.scheme not in ("http", "https", "file") or (parts.scheme != "file" and not host):
-        raise DataError(f"--url {parts.scheme}...: expected an address that starts with http://, https:// or file://, "
-                        "without blanks (%20)")  # fmt: skip
+        raise DataError(
+            f"--url {parts.scheme}...: expected an address that starts with http://, https:// or file://, "
+            "without blanks (%20)"
+        )
 
 
 def shown(url: str) -> str:
@@ -126,14 +141,18 @@ class _Download:
                     self._reset()
                     starts += 1
                     if starts > retries:
-                        raise DataError(f"{shown(self.url)}: expected the file, found answers for parts of it that "
-                                        "do not fit together; use --url with a mirror") from None  # fmt: skip
+                        raise DataError(
+                            f"{shown(self.url)}: expected the file, found answers for parts of it that "
+                            "do not fit together; use --url with a mirror"
+                        ) from None
                 except _TryAgain as error:
                     failures = 1 if self.position > before else failures + 1
                     if failures > retries:
-                        raise DataError(f"{shown(self.url)}: the download failed ({error}), {failures} times in a row; "
-                                        "run the same command again to continue, or use --url with a "
-                                        "mirror") from error  # fmt: skip
+                        raise DataError(
+                            f"{shown(self.url)}: the download failed ({error}), {failures} times in a row; "
+                            "run the same command again to continue, or use --url with a "
+                            "mirror"
+                        ) from error
                     time.sleep(max(error.after, min(pause * 2 ** (failures - 1), _LONGEST_PAUSE)))
 
     def _receive(self, progress: Progress) -> None:
@@ -164,8 +183,10 @@ class _Download:
         page = remote.total is None and remote.content_type == "text/html"  # a login page must not cost what is there
         if self.size is not None and (page or remote.total not in (None, self.size)):
             found = f"{remote.total or 'an unknown number of'} bytes of {remote.content_type or 'an unknown type'}"
-            raise DataError(f"{shown(self.url)}: expected a file of {self.size} bytes, the server offers {found}; "
-                            f"use --url with a mirror that has {self.target.name}")  # fmt: skip
+            raise DataError(
+                f"{shown(self.url)}: expected a file of {self.size} bytes, the server offers {found}; "
+                f"use --url with a mirror that has {self.target.name}"
+            )
         same = all(remote.version[key] == self.version[key] for key in remote.version.keys() & self.version.keys())
         if remote.start and (remote.start != self.position or not same):
             raise _StartOver
@@ -179,9 +200,11 @@ class _Download:
             self._reset()
             if spliced:
                 return False
-            raise DataError(f"{shown(self.url)}: expected {self.algorithm} {self.expected}, found {found} "
-                            f"({length} bytes, {describe(head)}); it was deleted: run the same command again, "
-                            "or use --url with a mirror")  # fmt: skip
+            raise DataError(
+                f"{shown(self.url)}: expected {self.algorithm} {self.expected}, found {found} "
+                f"({length} bytes, {describe(head)}); it was deleted: run the same command again, "
+                "or use --url with a mirror"
+            )
         descriptor = os.open(self.part, os.O_RDONLY)
         os.fsync(descriptor)
         os.close(descriptor)
@@ -219,13 +242,17 @@ def _open(url: str, start: int, version: dict[str, str], timeout: float) -> _Rem
             raise _StartOver from error
         if error.code in _TEMPORARY:
             raise _TryAgain(error, _seconds(error.headers.get("Retry-After"))) from error
-        raise DataError(f"{shown(url)}: HTTP {error.code} {error.reason}; use --url with a mirror that has it, or put "
-                        "the file in place yourself") from error  # fmt: skip
+        raise DataError(
+            f"{shown(url)}: HTTP {error.code} {error.reason}; use --url with a mirror that has it, or put "
+            "the file in place yourself"
+        ) from error
     except (OSError, http.client.HTTPException) as error:  # URLError is an OSError
         reason = getattr(error, "reason", error)
         if isinstance(reason, ssl.SSLCertVerificationError):
-            raise DataError(f"{shown(url)}: {reason.verify_message}; mend the certificates of this machine, or use "
-                            "--url with a mirror") from error  # fmt: skip
+            raise DataError(
+                f"{shown(url)}: {reason.verify_message}; mend the certificates of this machine, or use "
+                "--url with a mirror"
+            ) from error
         raise _TryAgain(reason) from error
     return _answer(response)
 
@@ -258,8 +285,13 @@ def _answer(response: Any) -> _Remote:
             raise _StartOver
         start, total = int(match[1]), int(match[2])
     version = {"etag": headers.get("ETag"), "modified": headers.get("Last-Modified"), "size": total}
-    return _Remote(response, start, total, {key: str(value) for key, value in version.items() if value is not None},
-                   (headers.get("Content-Type") or "").split(";")[0][:40])  # fmt: skip
+    return _Remote(
+        response,
+        start,
+        total,
+        {key: str(value) for key, value in version.items() if value is not None},
+        (headers.get("Content-Type") or "").split(";")[0][:40],
+    )
 
 
 def _open_file(parts: urllib.parse.SplitResult, start: int, version: dict[str, str]) -> _Remote:

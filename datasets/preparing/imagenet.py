@@ -52,8 +52,11 @@ def problem(job: Job) -> str | None:
 
 def prepare(job: Job) -> None:
     """Unpack what is missing; both splits' archives are looked for before either is unpacked."""
-    missing = {split: archive for split, archive in _splits(job).items()
-               if stamp_problem(job.folder / split, _official(archive))}  # fmt: skip
+    missing = {
+        split: archive
+        for split, archive in _splits(job).items()
+        if stamp_problem(job.folder / split, _official(archive))
+    }
     with storage_errors(job.folder):
         job.folder.mkdir(parents=True, exist_ok=True)
     for archive in missing.values():
@@ -61,8 +64,14 @@ def prepare(job: Job) -> None:
     kit = _kit(job)
     if "val" in missing:
         archive, counts = missing["val"], Counter(kit.wnids[number] for number in kit.val_classes)
-        unpack(job, archive, job.folder / "val", place=_val_place(kit), need=_need(job, archive),
-               check=lambda part: _classes_problem(part, counts))  # fmt: skip
+        unpack(
+            job,
+            archive,
+            job.folder / "val",
+            place=_val_place(kit),
+            need=_need(job, archive),
+            check=lambda part: _classes_problem(part, counts),
+        )
     if "train" in missing:
         _unpack_train(job, missing["train"], kit)
 
@@ -96,8 +105,10 @@ def _kit(job: Job) -> Kit:
     kit = read_kit(folder)
     for split, found in (("val", len(kit.val_classes)), ("train", sum(kit.train_images.values()))):
         if (expected := job.entry.counts[split]) != found:
-            raise DataError(f"{folder}: expected lists of {expected} {split} images, found {found}; delete the "
-                            f"folder, then {job.fix}")  # fmt: skip
+            raise DataError(
+                f"{folder}: expected lists of {expected} {split} images, found {found}; delete the "
+                f"folder, then {job.fix}"
+            )
     return kit
 
 
@@ -114,13 +125,17 @@ def read_kit(folder: Path) -> Kit:
         images = {str(row["WNID"]): int(row["num_train_images"]) for row in leaves}
         classes = tuple(int(line) for line in truth.read_text().split())
     except (OSError, ValueError, TypeError, LookupError, NotImplementedError, MatReadError, zlib.error) as error:
-        raise DataError(f"{folder}: expected the lists of {KIT}, found {' '.join(str(error).split())}; delete the "
-                        "folder and get the archive again") from error  # fmt: skip
+        raise DataError(
+            f"{folder}: expected the lists of {KIT}, found {' '.join(str(error).split())}; delete the "
+            "folder and get the archive again"
+        ) from error
     unknown = [number for number in classes if number not in wnids]
     if unknown or not all(re.fullmatch(r"n\d{8}", wnid) for wnid in wnids.values()):
         found = unknown[0] if unknown else "names that are not WordNet IDs"
-        raise DataError(f"{folder}: expected classes that {meta.name} lists, found {found}; delete the folder and get "
-                        "the archive again")  # fmt: skip
+        raise DataError(
+            f"{folder}: expected classes that {meta.name} lists, found {found}; delete the folder and get "
+            "the archive again"
+        )
     return Kit(wnids, images, classes)
 
 
@@ -154,8 +169,10 @@ def _unpack_train(job: Job, archive: Archive, kit: Kit) -> None:
                 sizes[wnid] = _unpack_class(tar, member, part / wnid, kit.train_images[wnid])
                 progress(member.offset)
         if other := next((wnid for wnid in sorted(sizes) if _sizes(part / wnid) != sizes[wnid]), None):
-            raise DataError(f"{part / other}: expected the files and sizes that {path.name} announces, found others "
-                            f"after it was unpacked; check the disk, then {job.fix}")  # fmt: skip
+            raise DataError(
+                f"{part / other}: expected the files and sizes that {path.name} announces, found others "
+                f"after it was unpacked; check the disk, then {job.fix}"
+            )
         seal(part, target, job, archive, _classes_problem(part, kit.train_images))
         part.rename(target)
 

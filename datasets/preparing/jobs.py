@@ -70,16 +70,20 @@ def obtain(job: Job, archive: Archive) -> Path:
             return path
         with path.open("rb") as file:
             what = archives.describe(file.read(64))
-        wrong = (f"{path}: expected {archive.algorithm} {archive.digest}, found {found} "
-                 f"({path.stat().st_size} bytes, {what})")  # fmt: skip
+        wrong = (
+            f"{path}: expected {archive.algorithm} {archive.digest}, found {found} "
+            f"({path.stat().st_size} bytes, {what})"
+        )
         if not (job.url or archive.prefix):
             raise DataError(f"{wrong}; get it again from {job.entry.page}, then {job.fix}")
         job.say(f"{wrong}; moved to {set_aside(path).name}")
     prefix = job.url or archive.prefix
     if not prefix:
         size = f" ({size_words(archive.size)})" if archive.size else ""
-        raise DataError(f"{archive.name}{size}: not found in {job.folder} or {job.root}, and it needs an account; get "
-                        f"it from {job.entry.page}, put it there, then {job.fix}")  # fmt: skip
+        raise DataError(
+            f"{archive.name}{size}: not found in {job.folder} or {job.root}, and it needs an account; get "
+            f"it from {job.entry.page}, put it there, then {job.fix}"
+        )
     target = (job.root if job.entry.kind == "tree" else job.folder) / archive.name
     address = f"{prefix.rstrip('/')}/{archive.name}"
     job.say(f"{job.entry.name}: downloading {download.shown(address)}")
@@ -88,9 +92,14 @@ def obtain(job: Job, archive: Archive) -> Path:
 
 
 def unpack(
-    job: Job, archive: Archive, target: Path, *, place: Callable[[str], str] | None, need: int | None,
+    job: Job,
+    archive: Archive,
+    target: Path,
+    *,
+    place: Callable[[str], str] | None,
+    need: int | None,
     check: Callable[[Path], str | None],
-) -> None:  # fmt: skip
+) -> None:
     """Unpack a checked archive into ``target`` with a stamp; a ``target`` that is there makes room in the end."""
     path = obtain(job, archive)
     job.say(f"{job.entry.name}: unpacking {path} into {target}")
@@ -99,8 +108,16 @@ def unpack(
         seal(part, target, job, archive, check(part))
 
     with Progress(path.name, path.stat().st_size) as progress:
-        archives.extract(path, target, max_bytes=job.entry.max_bytes, max_members=job.entry.max_members, need=need,
-                         place=place, finish=finish, progress=progress)  # fmt: skip
+        archives.extract(
+            path,
+            target,
+            max_bytes=job.entry.max_bytes,
+            max_members=job.entry.max_members,
+            need=need,
+            place=place,
+            finish=finish,
+            progress=progress,
+        )
 
 
 def seal(part: Path, target: Path, job: Job, archive: Archive, wrong: str | None) -> None:

@@ -28,9 +28,14 @@ from randomix.files import storage_errors
 
 
 def run(
-    entry: Entry, root: str | os.PathLike[str] | None = None, *, url: str | None = None, keep_archive: bool = True,
-    verify_only: bool = False, say: Callable[[str], None] | None = None,
-) -> Report:  # fmt: skip
+    entry: Entry,
+    root: str | os.PathLike[str] | None = None,
+    *,
+    url: str | None = None,
+    keep_archive: bool = True,
+    verify_only: bool = False,
+    say: Callable[[str], None] | None = None,
+) -> Report:
     """Prepare a data set below ``data_root(root)``; returns at once if it is there and whole.
 
     entry: of sets.ENTRIES, or one of your own. url: a mirror. keep_archive: leave the archives there; False deletes
@@ -78,8 +83,14 @@ def _tree_problem(job: Job) -> str | None:
 def _prepare_tree(job: Job) -> None:
     entry = job.entry
     place = below(entry.strip) if entry.strip else None
-    unpack(job, entry.archives[0], job.folder, place=place, need=entry.unpacked,
-           check=lambda part: _structure_problem(entry, part))  # fmt: skip
+    unpack(
+        job,
+        entry.archives[0],
+        job.folder,
+        place=place,
+        need=entry.unpacked,
+        check=lambda part: _structure_problem(entry, part),
+    )
 
 
 def _trees_problem(job: Job) -> str | None:
@@ -182,8 +193,10 @@ def _verify_archives(job: Job) -> None:
     for archive in job.entry.archives if job.entry.kind != "files" else ():
         path = job.find(archive)
         if path is not None and (found := download.known_digest(path, archive.algorithm)) != archive.digest:
-            raise DataError(f"{path}: expected {archive.algorithm} {archive.digest}, found {found}; delete it "
-                            "(the unpacked files are right)")  # fmt: skip
+            raise DataError(
+                f"{path}: expected {archive.algorithm} {archive.digest}, found {found}; delete it "
+                "(the unpacked files are right)"
+            )
 
 
 def _remove_archives(job: Job) -> None:

@@ -78,8 +78,9 @@ def check_tree(folder: Path, stamp: Stamp) -> str | None:
         expected, there = stamp.folders.get(part, [0, 0]), found.folders.get(part, [0, 0])
         if expected != there:
             where = "its top level" if part == "." else f"{part}/"
-            return (f"expected {expected[0]} files of {expected[1]} bytes in {where}, "
-                    f"found {there[0]} of {there[1]} bytes")  # fmt: skip
+            return (
+                f"expected {expected[0]} files of {expected[1]} bytes in {where}, found {there[0]} of {there[1]} bytes"
+            )
     return "files were renamed or changed their sizes"
 
 

@@ -117,8 +117,10 @@ class AudioData:
     def __post_init__(self) -> None:
         length = self.train.shape[1]
         if self.features == "log_mel" and length < log_mel.shortest():
-            raise ConfigError([f"dataset.seconds gives clips of {length} samples at {self.rate} Hz, but "
-                               f"dataset.features=log_mel takes {log_mel.shortest()} or more"])  # fmt: skip
+            raise ConfigError(
+                f"dataset.seconds gives clips of {length} samples at {self.rate} Hz, but "
+                f"dataset.features=log_mel takes {log_mel.shortest()} or more"
+            )
 
     @property
     def num_classes(self) -> int:
@@ -184,13 +186,13 @@ class AudioData:
         self, names: Sequence[str], severities: Sequence[int], *, source: str = "official", allow_missing: bool = False
     ) -> tuple[str, ...]:
         """Raises ConfigError: the corruptions are those of images."""
-        raise ConfigError([f"evaluators has corruptions, which is for images; {self.name} is sound: use snr_noise"])
+        raise ConfigError(f"evaluators has corruptions, which is for images; {self.name} is sound: use snr_noise")
 
     def corrupted_set(
         self, device: torch.device, corruption: str, severity: int, *, source: str = "official", seed: int = 0
     ) -> AudioEvalSet:
         """Raises ConfigError."""
-        raise ConfigError([f"evaluators has corruptions, which is for images; {self.name} is sound: use snr_noise"])
+        raise ConfigError(f"evaluators has corruptions, which is for images; {self.name} is sound: use snr_noise")
 
     def identify_corrupted(self, names: Sequence[str], severities: Sequence[int]) -> dict[str, str]:
         """None: there are no such sets of sound."""

@@ -66,17 +66,30 @@ class ClipSet:
 
 
 def load_clips(
-    folder: Path, names: Sequence[str], background: Sequence[str], *, rate: int, length: int,
-    cache: str | None, skip: bool, max_bad_share: float,
-) -> Recordings:  # fmt: skip
+    folder: Path,
+    names: Sequence[str],
+    background: Sequence[str],
+    *,
+    rate: int,
+    length: int,
+    cache: str | None,
+    skip: bool,
+    max_bad_share: float,
+) -> Recordings:
     """Decode the files ``names`` of ``folder`` to clips of ``length`` samples, or map what was decoded before.
 
     Raises DataError for the first bad file, with ``skip`` only if more than ``max_bad_share`` of them are bad, or one
     of ``background``. cache: a folder, None for .randomix-cache beside ``folder``; what is there is used while names,
     sizes and times of all files are the same.
     """
-    source = {"version": VERSION, "rate": rate, "length": length, "skip": skip,
-              "files": _tree_digest(folder, names), "background": _tree_digest(folder, background)}  # fmt: skip
+    source = {
+        "version": VERSION,
+        "rate": rate,
+        "length": length,
+        "skip": skip,
+        "files": _tree_digest(folder, names),
+        "background": _tree_digest(folder, background),
+    }
 
     base = Path(cache).expanduser() if cache else Path(os.path.abspath(folder)).parent / ".randomix-cache"
     place = base / f"{folder.name}-{rate}-{length}-{zlib.crc32(str(folder.resolve()).encode()):08x}"
@@ -94,8 +107,10 @@ def load_clips(
         share = f"{bad} of {len(names)} recordings cannot be used"
         if bad > max_bad_share * len(names):
             first = names[int(np.argmin(kept))]
-            raise DataError(f"{folder}: {share}, more than dataset.max_bad_share={max_bad_share:g} allows, the first: "
-                            f"{first}; dataset.on_bad_sample=error says what is wrong with it")  # fmt: skip
+            raise DataError(
+                f"{folder}: {share}, more than dataset.max_bad_share={max_bad_share:g} allows, the first: "
+                f"{first}; dataset.on_bad_sample=error says what is wrong with it"
+            )
         print(f"warning: {folder}: {share} and are left out because dataset.on_bad_sample=skip", file=sys.stderr)
     flat, ends = arrays["background"], np.cumsum(arrays["background_lengths"])
     return Recordings(

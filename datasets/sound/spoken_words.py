@@ -21,5 +21,7 @@ def read_marker(folder: Path) -> dict[str, Any] | None:
         marker = json.loads(path.read_text(encoding="utf-8"))
         return {"source": str(marker["source"]), "generator": dict(marker["generator"])}
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise DataError(f"{path}: expected the mark of synthetic speech (source, generator), found {error!r}; make the "
-                        "folder again: python scripts/make_spoken_words.py FOLDER") from error  # fmt: skip
+        raise DataError(
+            f"{path}: expected the mark of synthetic speech (source, generator), found {error!r}; make the "
+            "folder again: python scripts/make_spoken_words.py FOLDER"
+        ) from error

@@ -83,8 +83,10 @@ class FileTraining(Dataset[Any]):
                 if not self._options.skip:
                     raise DataError(f"{error}, or set dataset.on_bad_sample=skip") from error
                 bad.append((at, str(error)))
-        raise DataError(f"{self._files.path(index)}: cannot be read, nor can the {_IN_A_ROW} images after it; "
-                        f"the last: {bad[-1][1]}")  # fmt: skip
+        raise DataError(
+            f"{self._files.path(index)}: cannot be read, nor can the {_IN_A_ROW} images after it; "
+            f"the last: {bad[-1][1]}"
+        )
 
 
 class FileEvaluation(Dataset[Any]):

@@ -83,7 +83,7 @@ def main(arguments: Sequence[str], open_folders: Callable[[str | None, bool], Ma
     out = Path(options.out)
     for images in files.values():
         if out.resolve().is_relative_to(images.folder.resolve()):
-            raise ConfigError([f"--out {out}: lies in {images.folder}, among the classes; use another folder"])
+            raise ConfigError(f"--out {out}: lies in {images.folder}, among the classes; use another folder")
     with storage_errors(out / "x"):
         out.mkdir(parents=True, exist_ok=True)
     with FileLock(out / ".lock"):
@@ -104,8 +104,10 @@ def _require_no_others(out: Path, plan: Plan) -> None:
     except (OSError, ValueError, AttributeError):  # none, or none that anything can be read from
         return
     if finished != plan.digest:
-        raise ConfigError([f"--out {out}: holds finished {plan.split} shards of other images, --seed, sizes or "
-                           "quality; use another folder, or --overwrite"])  # fmt: skip
+        raise ConfigError(
+            f"--out {out}: holds finished {plan.split} shards of other images, --seed, sizes or "
+            "quality; use another folder, or --overwrite"
+        )
 
 
 def make_plan(split: str, files: ImageFiles, options: argparse.Namespace) -> Plan:
@@ -138,25 +140,36 @@ def write_split(out: Path, files: ImageFiles, plan: Plan, jobs: int) -> None:
         check_space(out, plan.need * left // total)
     with _pool(min(jobs, left)) as pool:
         parts = ((out / plan.name(number), plan.members(number)) for number in todo)
-        futures = [pool.submit(write_shard, path, files.subset(members), members, plan.resize, plan.quality)
-                   for path, members in parts]  # fmt: skip
+        futures = [
+            pool.submit(write_shard, path, files.subset(members), members, plan.resize, plan.quality)
+            for path, members in parts
+        ]
         try:
             for future in futures:
                 shard = future.result()
                 done[shard.name] = shard
                 append_line(progress, json.dumps(asdict(shard)))
-                print(f"{shard.name}: {shard.samples} images, {shard.bytes / _MIB:.1f} MiB ({len(done)} of {total})",
-                      flush=True)  # fmt: skip
+                print(
+                    f"{shard.name}: {shard.samples} images, {shard.bytes / _MIB:.1f} MiB ({len(done)} of {total})",
+                    flush=True,
+                )
         finally:
             pool.shutdown(cancel_futures=True)  # not hundreds of shards more after an error or Ctrl-C
     shards = [asdict(done[plan.name(number)]) for number in range(total)]
     manifest: dict[str, Any] = {
-        "format": FORMAT, "split": plan.split, "samples": len(files), "classes": files.classes, "plan": plan.digest,
-        "resize": plan.resize, "quality": plan.quality if plan.resize else None, "shards": shards,
-    }  # fmt: skip
+        "format": FORMAT,
+        "split": plan.split,
+        "samples": len(files),
+        "classes": files.classes,
+        "plan": plan.digest,
+        "resize": plan.resize,
+        "quality": plan.quality if plan.resize else None,
+        "shards": shards,
+    }
     write_atomic(out / f"{plan.split}-manifest.json", json.dumps(manifest, indent=1))
-    print(f"{out}: {plan.split}: {len(files)} images in {total} shards, "
-          f"{sum(s['bytes'] for s in shards) / _MIB:.1f} MiB")  # fmt: skip
+    print(
+        f"{out}: {plan.split}: {len(files)} images in {total} shards, {sum(s['bytes'] for s in shards) / _MIB:.1f} MiB"
+    )
 
 
 def write_shard(path: Path, files: ImageFiles, keys: np.ndarray, resize: int | None, quality: int) -> Shard:
@@ -224,21 +237,30 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="prepare_data.py imagenet-shards", description="Write ImageNet as tar shards."
     )
-    parser.add_argument("--root", metavar="DIR", help="with train and val in it or in DIR/imagenet; default: "
-                        "$RANDOMIX_DATA, else data")  # fmt: skip
+    parser.add_argument(
+        "--root", metavar="DIR", help="with train and val in it or in DIR/imagenet; default: $RANDOMIX_DATA, else data"
+    )
     parser.add_argument("--out", metavar="DIR", required=True, help="where the shards go")
     parser.add_argument("--split", choices=("train", "val", "both"), default="both")
     sizes = parser.add_mutually_exclusive_group()
     sizes.add_argument("--size-mb", type=_positive, default=256, metavar="MIB", help="of a shard (default 256)")
     sizes.add_argument("--per-shard", type=_positive, metavar="N", help="images of a shard, instead of its size")
-    parser.add_argument("--resize", type=_positive, metavar="PX", help="shrink the shorter side to PX (256: 150 GB "
-                        "become 25); default: the files' own bytes")  # fmt: skip
+    parser.add_argument(
+        "--resize",
+        type=_positive,
+        metavar="PX",
+        help="shrink the shorter side to PX (256: 150 GB become 25); default: the files' own bytes",
+    )
     parser.add_argument("--quality", type=_positive, default=90, help="of the JPEGs that --resize writes (default 90)")
     parser.add_argument("--seed", type=int, default=0, help="of the order of the training images (default 0)")
     parser.add_argument("--overwrite", action="store_true", help="replace finished shards of other settings")
     parser.add_argument("--jobs", type=_positive, default=min(16, os.cpu_count() or 1), help="processes that write")
-    parser.add_argument("--verify", action=argparse.BooleanOptionalAction, default=True,
-                        help="--no-verify takes other images in class folders than ImageNet's")  # fmt: skip
+    parser.add_argument(
+        "--verify",
+        action=argparse.BooleanOptionalAction,
+        default=True,
+        help="--no-verify takes other images in class folders than ImageNet's",
+    )
     return parser
 
 

@@ -30,9 +30,12 @@ DEFAULTS: dict[str, Any] = {  # of both sets; the crops are those of torchvision
 def _numbers(count: int, test: Callable[[Sequence[float]], bool]) -> Callable[[Any], bool]:
     """Whether a value is a list of ``count`` finite numbers that pass a test."""
     return lambda v: (
-        isinstance(v, Sequence) and not isinstance(v, str) and len(v) == count
-        and all(type(x) in (int, float) and math.isfinite(x) for x in v) and test(v)
-    )  # fmt: skip
+        isinstance(v, Sequence)
+        and not isinstance(v, str)
+        and len(v) == count
+        and all(type(x) in (int, float) and math.isfinite(x) for x in v)
+        and test(v)
+    )
 
 
 _CHECKS: dict[str, Check] = {
@@ -58,6 +61,8 @@ def parse_image_options(config: Mapping[str, Any], defaults: Mapping[str, Any]) 
     if options["resize"] is None:
         options["resize"] = round(options["image_size"] * 8 / 7)
     if options["resize"] < options["image_size"]:
-        raise ConfigError([f"dataset.resize is {options['resize']}, less than dataset.image_size "
-                           f"{options['image_size']}, which is cut out of it; use null or more"])  # fmt: skip
+        raise ConfigError(
+            f"dataset.resize is {options['resize']}, less than dataset.image_size "
+            f"{options['image_size']}, which is cut out of it; use null or more"
+        )
     return options

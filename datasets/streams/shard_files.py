@@ -102,16 +102,19 @@ class ShardSet:
                 return  # the rest belongs to somebody else
         if place != expected:
             found = "more" if place > expected else place
-            raise DataError(f"{shown(url)}: expected {expected} samples as in the manifest, found {found}; "
-                            f"{_fix(self.split)}")  # fmt: skip
+            raise DataError(
+                f"{shown(url)}: expected {expected} samples as in the manifest, found {found}; {_fix(self.split)}"
+            )
 
     def _sample(self, url: str, members: dict[str, Any]) -> tuple[int, bytes, str]:
         name = f"{shown(url)}: {members['__key__']}"
         data = next((members[suffix] for suffix in IMAGES if suffix in members), None)
         label = members.get("cls", b"")
         if data is None or not label.strip().isdigit() or int(label) >= len(self.classes):
-            raise DataError(f"{name}: expected an image (.jpg) and its class (.cls), a number below "
-                            f"{len(self.classes)}, found {_found(members)}; {_fix(self.split)}")  # fmt: skip
+            raise DataError(
+                f"{name}: expected an image (.jpg) and its class (.cls), a number below "
+                f"{len(self.classes)}, found {_found(members)}; {_fix(self.split)}"
+            )
         return int(label), data, name
 
 
@@ -134,8 +137,10 @@ def open_manifest(place: str, split: str) -> ShardSet:
         valid = manifest["format"] == FORMAT and min(counts) > 0 and all(map(_SHARD.fullmatch, names))
         valid = valid and all(value is None or type(value) is int for value in written)
     except _BROKEN as error:
-        raise DataError(f"{shown(url)}: cannot be read ({_why(error)}); set dataset.shards to where the shards are, or "
-                        f"make them: {prepare_command('imagenet-shards')} --out FOLDER") from error  # fmt: skip
+        raise DataError(
+            f"{shown(url)}: cannot be read ({_why(error)}); set dataset.shards to where the shards are, or "
+            f"make them: {prepare_command('imagenet-shards')} --out FOLDER"
+        ) from error
     except (ValueError, KeyError, TypeError):
         valid = False
     if not valid:
@@ -144,8 +149,9 @@ def open_manifest(place: str, split: str) -> ShardSet:
         path = Path(_local(join(place, name)))
         found = path.stat().st_size if path.is_file() else None
         if found != size:
-            raise DataError(f"{path}: expected {size} bytes, found {'no file' if found is None else found}; "
-                            f"{_fix(split)}")  # fmt: skip
+            raise DataError(
+                f"{path}: expected {size} bytes, found {'no file' if found is None else found}; {_fix(split)}"
+            )
     digest = hashlib.sha256(json.dumps([names, digests, classes]).encode()).hexdigest()
     arrays = (np.array(counts, np.int64), np.array(sizes, np.int64))
     return ShardSet(place, split, classes, names, *arrays, *written, digest)
@@ -156,13 +162,15 @@ def check_place(place: str) -> None:
     scheme, colon, rest = place.partition(":")
     scheme = scheme.lower() if colon and "/" not in scheme else ""
     if scheme not in ("", "file") and not _plain(scheme, rest):
-        raise ConfigError(["dataset.shards is a URL with a user, a password, a query or a fragment, expected only "
-                           "scheme://host/path: keys belong in the environment, where the storage's package looks"]
-                          )  # fmt: skip
+        raise ConfigError(
+            "dataset.shards is a URL with a user, a password, a query or a fragment, expected only "
+            "scheme://host/path: keys belong in the environment, where the storage's package looks"
+        )
     if scheme not in ("", "file", "http", "https", *_FSSPEC) or "::" in place:
-        raise ConfigError([f"dataset.shards is {shown(place)!r}, expected a folder or a URL that begins with "
-                           f"{', '.join(f'{s}://' for s in ('http', 'https', *_FSSPEC))}; commands are never run"]
-                          )  # fmt: skip
+        raise ConfigError(
+            f"dataset.shards is {shown(place)!r}, expected a folder or a URL that begins with "
+            f"{', '.join(f'{s}://' for s in ('http', 'https', *_FSSPEC))}; commands are never run"
+        )
 
 
 def _plain(scheme: str, rest: str) -> bool:

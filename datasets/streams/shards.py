@@ -70,7 +70,7 @@ class ShardTraining(IterableDataset[Any]):
 
     def __init__(
         self, shards: ShardSet, options: StreamOptions, seed: int, share: Share, start: int, stop: int
-    ) -> None:  # fmt: skip
+    ) -> None:
         self._shards, self._options, self._seed, self._share = shards, options, seed, share
         self._start, self._stop, self._steps = start, stop, len(shards) // share.batch_size
 
@@ -97,8 +97,9 @@ class ShardTraining(IterableDataset[Any]):
         """
         rng = StepRng(self._seed, step=epoch, rank=self._share.rank)
         sequence = rng.generator("data.shards", shared=True).permutation(len(self._shards.names))
-        order = buffer_order(lane.count, self._options.shuffle_buffer,
-                             rng.generator(f"data.order.{lane.number}"))[skipped:]  # fmt: skip
+        order = buffer_order(lane.count, self._options.shuffle_buffer, rng.generator(f"data.order.{lane.number}"))[
+            skipped:
+        ]
         if not len(order):
             return
         wanted, waiting = set(order.tolist()), {}

@@ -145,8 +145,10 @@ class BadSamples:
                 continue
             self._seen.add(index)
             if len(self._seen) > self._max_share * self._num_train:
-                raise DataError(f"{self._name}: {len(self._seen)} of {self._num_train} training images cannot be read, "
-                                f"more than dataset.max_bad_share={self._max_share:g}; the last: {why}")  # fmt: skip
+                raise DataError(
+                    f"{self._name}: {len(self._seen)} of {self._num_train} training images cannot be read, "
+                    f"more than dataset.max_bad_share={self._max_share:g}; the last: {why}"
+                )
             if len(self._seen) <= _WARNINGS:
                 more = "; further ones are only counted" if len(self._seen) == _WARNINGS else ""
                 print(f"warning: {self._what}: {why}{more}", file=sys.stderr, flush=True)
@@ -289,11 +291,15 @@ class StreamData:
     ) -> StreamTrainLoader:
         """This rank's loader; raises ConfigError if ``batch_size`` exceeds the images or does not divide by ranks."""
         if batch_size > self.num_train:
-            raise ConfigError([f"recipe.batch_size {batch_size} exceeds the {self.num_train} training images of "
-                               f"{self.name}; use recipe.batch_size={self.num_train} or less"])  # fmt: skip
+            raise ConfigError(
+                f"recipe.batch_size {batch_size} exceeds the {self.num_train} training images of "
+                f"{self.name}; use recipe.batch_size={self.num_train} or less"
+            )
         if batch_size < 1 or batch_size % world_size:
-            raise ConfigError([f"recipe.batch_size {batch_size} does not divide by {world_size} processes; "
-                               f"use a multiple of {world_size}"])  # fmt: skip
+            raise ConfigError(
+                f"recipe.batch_size {batch_size} does not divide by {world_size} processes; "
+                f"use a multiple of {world_size}"
+            )
         share = Share(batch_size, rank, world_size)
         return StreamTrainLoader(self, share, seed, torch.device(device), dtype)
 

@@ -52,9 +52,11 @@ def check_shared_memory(workers: int, batch_bytes: int, ranks: int = 1) -> None:
     free = shutil.disk_usage(_SHARED).free if os.path.isdir(_SHARED) else need
     if need > free:
         of_ranks = f" of each of {ranks} ranks" if ranks > 1 else ""
-        raise ConfigError([f"dataset.workers: {workers} workers{of_ranks} need {need >> 20} MiB of shared memory for "
-                           f"decoded batches, {_SHARED} has {free >> 20} MiB free; use fewer, or more memory there "
-                           "(docker run --shm-size)"])  # fmt: skip
+        raise ConfigError(
+            f"dataset.workers: {workers} workers{of_ranks} need {need >> 20} MiB of shared memory for "
+            f"decoded batches, {_SHARED} has {free >> 20} MiB free; use fewer, or more memory there "
+            "(docker run --shm-size)"
+        )
 
 
 def read_ahead(
@@ -127,8 +129,10 @@ def _items(iterator: Iterator[Any], processes: list[Any]) -> Iterator[Any]:
         if not codes and "DataLoader worker" not in str(error):
             raise
         how = f"by {signal.Signals(-codes[0]).name}" if codes and codes[0] < 0 else "unexpectedly"
-        raise DataError(f"a worker that decodes images was ended {how}; if memory ran out, lower dataset.workers or "
-                        "recipe.batch_size") from error  # fmt: skip
+        raise DataError(
+            f"a worker that decodes images was ended {how}; if memory ran out, lower dataset.workers or "
+            "recipe.batch_size"
+        ) from error
 
 
 def _kill(processes: list[Any]) -> None:

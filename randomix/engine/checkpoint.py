@@ -22,9 +22,22 @@ from randomix.files import atomic_file, check_space, link_atomic, storage_errors
 
 FORMAT = 1  # of the states in the files; one more whenever an older reader would misread them
 REQUIRED = (
-    "format", "step", "world_size", "precision", "data", "model", "optimizer", "scaler", "average", "history", "best",
-    "candidates", "seconds", "meter", "config",
-)  # fmt: skip
+    "format",
+    "step",
+    "world_size",
+    "precision",
+    "data",
+    "model",
+    "optimizer",
+    "scaler",
+    "average",
+    "history",
+    "best",
+    "candidates",
+    "seconds",
+    "meter",
+    "config",
+)
 _STEP_FILE = re.compile(r"step-(\d{8,})\.pt")
 
 

@@ -12,7 +12,7 @@ import os
 import sys
 import textwrap
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -130,7 +130,7 @@ def read_command(
         GlobalHydra.instance().clear()
 
 
-def report(problems: list[str], hint: str = "") -> int:
+def report(problems: Sequence[str], hint: str = "") -> int:
     """Print one line a problem, on one process of a torchrun job only; returns the exit code for wrong settings."""
     if os.environ.get("RANK", "0") == "0":
         for problem in problems:
@@ -180,8 +180,10 @@ def _torchrun_problems(plan: Plan) -> list[str]:
     if "TORCHELASTIC_RUN_ID" not in os.environ and world == 1:
         return []
     if plan.multirun:
-        return [f"a sweep under torchrun would run in each of its {world} processes; "
-                f"use: python train.py -m trainer.nproc={world} ..."]  # fmt: skip
+        return [
+            f"a sweep under torchrun would run in each of its {world} processes; "
+            f"use: python train.py -m trainer.nproc={world} ..."
+        ]
     if any(text.startswith("trainer.nproc=") and text != "trainer.nproc=1" for job in plan.jobs for text in job):
         return [f"trainer.nproc: torchrun has started {world} processes already; leave it out"]
     return []

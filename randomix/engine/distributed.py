@@ -76,14 +76,14 @@ def _device(name: str, local_rank: int) -> torch.device:
     import torch
 
     if name not in ("auto", "cpu", "cuda"):
-        raise ConfigError([f"trainer.device: {name!r} is not one of auto, cpu, cuda"])
+        raise ConfigError(f"trainer.device: {name!r} is not one of auto, cpu, cuda")
     count = torch.cuda.device_count() if name != "cpu" else 0
     if name == "cpu" or (name == "auto" and count == 0):
         return torch.device("cpu")
     local_size = int(os.environ.get("LOCAL_WORLD_SIZE", 1))
     if local_size > count:
         raise ConfigError(
-            [f"trainer.device={name} with {local_size} process(es), but {count} CUDA device(s) are visible"]
+            f"trainer.device={name} with {local_size} process(es), but {count} CUDA device(s) are visible"
         )
     device = torch.device("cuda", local_rank)
     torch.cuda.set_device(device)

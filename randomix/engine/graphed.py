@@ -193,8 +193,10 @@ def _check(config: TrainConfig, mixer: Mixer, world: World) -> None:
     if (size := config.trainer.micro_batch_size) is not None:
         raise _refused(f"not with trainer.micro_batch_size={size}; write trainer.micro_batch_size=null")
     if others := _need_the_network(mixer):
-        raise _refused(f"mixer={mixer.name}: {', '.join(others)} mixes with the network's help; "
-                       "write trainer.cuda_graph=false, or choose methods that mix pixels alone")  # fmt: skip
+        raise _refused(
+            f"mixer={mixer.name}: {', '.join(others)} mixes with the network's help; "
+            "write trainer.cuda_graph=false, or choose methods that mix pixels alone"
+        )
 
 
 def _need_the_network(mixer: Mixer) -> list[str]:
@@ -206,4 +208,4 @@ def _need_the_network(mixer: Mixer) -> list[str]:
 
 
 def _refused(why: str) -> ConfigError:
-    return ConfigError([f"trainer.cuda_graph=true: {why}"])
+    return ConfigError(f"trainer.cuda_graph=true: {why}")

@@ -105,7 +105,7 @@ def launch(
     SIGUSR1 go on to all workers. Workers end when this process dies.
     """
     if nproc > 1 and is_worker():
-        raise ConfigError([f"trainer.nproc is {nproc} inside of a worker process (torchrun starts its own): use 1"])
+        raise ConfigError(f"trainer.nproc is {nproc} inside of a worker process (torchrun starts its own): use 1")
     if nproc == 1:
         failure = run_guarded(worker, args)
         return OK if failure is None else _end(None, failure, status_file)

@@ -68,7 +68,7 @@ def _import(package: str, extra: str) -> Any:
     try:
         return importlib.import_module(package)
     except ImportError as error:
-        raise ConfigError([f"logger={extra} needs the package {package}: pip install 'randomix[{extra}]'"]) from error
+        raise ConfigError(f"logger={extra} needs the package {package}: pip install 'randomix[{extra}]'") from error
 
 
 class SafeTracker:

@@ -59,8 +59,10 @@ class CpuMeter:
         try:
             self.reset()
         except OSError as error:
-            raise ConfigError(["trainer.micro_batch_size=auto: this system does not tell what memory a process uses "
-                               f"({error.filename}: {error.strerror}); write a number"]) from error  # fmt: skip
+            raise ConfigError(
+                "trainer.micro_batch_size=auto: this system does not tell what memory a process uses "
+                f"({error.filename}: {error.strerror}); write a number"
+            ) from error
 
     def free(self) -> int:
         """What the machine and this process's control group leave, for each of the ranks here."""

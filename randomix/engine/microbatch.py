@@ -73,8 +73,10 @@ class Found:
         head = f"trainer.micro_batch_size=auto: {self.size} of {self.share} samples at a time ({memory})"
         if self.size == self.share:
             return f"{head}: the whole batch"
-        return (f"{head}: {self.share // self.size} micro-batches a step; BatchNorm takes its statistics of "
-                f"{self.size}, so that results differ from those of the whole batch")  # fmt: skip
+        return (
+            f"{head}: {self.share // self.size} micro-batches a step; BatchNorm takes its statistics of "
+            f"{self.size}, so that results differ from those of the whole batch"
+        )
 
 
 def mib(count: float) -> str:
@@ -226,8 +228,10 @@ def find_micro_batch(work: Work, world: World, meter: Meter | None = None, *, ti
             point = probe.measure(size, every_method=True)
             if _least(int(point is not None and point.peak <= budget), world):
                 return Found(size, work.share, free, tuple(probe.points), probe.line, work.precision.device.type)
-    raise OutOfMemory(f"trainer.micro_batch_size=auto: not even {sizes[0]} samples fit into {SHARE:.0%} of the "
-                      f"{mib(free)} MiB that are free; model.checkpoint_stages=[0,1] needs less")  # fmt: skip
+    raise OutOfMemory(
+        f"trainer.micro_batch_size=auto: not even {sizes[0]} samples fit into {SHARE:.0%} of the "
+        f"{mib(free)} MiB that are free; model.checkpoint_stages=[0,1] needs less"
+    )
 
 
 def explore(probe: Probe, budget: float) -> None:

@@ -90,7 +90,7 @@ def _require_tf32(device: torch.device) -> None:
         if major >= 8:
             return
         found = f"capability {major}.{minor}"
-    raise ConfigError([f"trainer.precision=tf32: needs a GPU of capability 8.0 or above, found {found}; use fp32"])
+    raise ConfigError(f"trainer.precision=tf32: needs a GPU of capability 8.0 or above, found {found}; use fp32")
 
 
 def _cpu_has_bf16() -> bool:

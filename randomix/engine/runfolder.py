@@ -47,7 +47,7 @@ class RunFolder:
             runs = sorted(str(p.parent.parent) for p in path.rglob("checkpoints/last.pt")) if path.is_dir() else []
             hint = f"it has {', '.join(known)}" if known else "train first: python train.py"
             hint = f"below it are {len(runs)} runs: name one of them, such as {runs[0]}" if runs else hint
-            raise ConfigError([f"checkpoint={path}: there is no file {file}; {hint}"])
+            raise ConfigError(f"checkpoint={path}: there is no file {file}; {hint}")
         return folder, str(file)
 
     def finished(self) -> bool:
@@ -76,9 +76,11 @@ class RunFolder:
         values = {name: found.metric(name) for name in names}
         missing = [name for name, value in values.items() if value is None]
         if missing:
-            raise ConfigError([f"{self.record}: has no {', '.join(missing)}, evaluated were "
-                               f"{', '.join(found.config.get('evaluators', []))}; remove the folder to run it anew, or "
-                               "set another output_root"])  # fmt: skip
+            raise ConfigError(
+                f"{self.record}: has no {', '.join(missing)}, evaluated were "
+                f"{', '.join(found.config.get('evaluators', []))}; remove the folder to run it anew, or "
+                "set another output_root"
+            )
         return found.run, tuple(float(value) for value in values.values() if value is not None)
 
     def say_finished(self, config: Mapping[str, Any]) -> str:
@@ -103,9 +105,11 @@ class RunFolder:
         for key in ("root", "shards"):
             there, here = (str(settings.get(key) or "") for settings in (before, config["dataset"]))
             if there != here and Path(there).absolute() != Path(here).absolute():
-                raise ConfigError([f"dataset.{key}={here or 'null'}: the run in {self.root} was trained on "
-                                   f"{there or 'null'}; set another output_root, or dataset.{key}={there or 'null'} "
-                                   "if the data have only moved"])  # fmt: skip
+                raise ConfigError(
+                    f"dataset.{key}={here or 'null'}: the run in {self.root} was trained on "
+                    f"{there or 'null'}; set another output_root, or dataset.{key}={there or 'null'} "
+                    "if the data have only moved"
+                )
 
     def prepare(self, resume: str) -> None:
         """Make the folder and check that it can be written, before any work.
@@ -114,7 +118,7 @@ class RunFolder:
         """
         if resume == "never" and (self.checkpoints.is_dir() or self.record.exists()):
             raise ConfigError(
-                [f"trainer.resume=never, but {self.root} holds a run: remove it, change output_root, or resume=auto"]
+                f"trainer.resume=never, but {self.root} holds a run: remove it, change output_root, or resume=auto"
             )
         files.probe_writable(self.root, "set output_root to a folder that can be written")
 
@@ -128,7 +132,7 @@ class RunFolder:
             lock.acquire(timeout=0)
         except Timeout:
             raise ConfigError(
-                [f"another process is training in {self.root}: wait for it, or change seed or output_root"]
+                f"another process is training in {self.root}: wait for it, or change seed or output_root"
             ) from None
         try:
             yield

@@ -118,7 +118,7 @@ def parse(config: Mapping[str, Any], schema: type = TrainConfig, known: Known | 
 
     problems = validate(config, schema, known)
     if problems:
-        raise ConfigError(problems)
+        raise ConfigError(*problems)
     return build(normalise(config), schema)
 
 

@@ -71,8 +71,11 @@ def problems(settings: Mapping[str, Any], config: Mapping[str, Any]) -> list[str
     candidates, name = mixer.get("candidates"), mixer.get("name")
     if not isinstance(candidates, list) or len(candidates) < 2:
         return [f"mixer={name}: a search needs a method with at least two candidates; write mixer=randomix"]
-    found = [f"hydra.sweeper.{key}={show(settings[key])}: must be {rule.allowed()}"
-             for key, rule in _RULES.items() if not rule.accepts(settings[key])]  # fmt: skip
+    found = [
+        f"hydra.sweeper.{key}={show(settings[key])}: must be {rule.allowed()}"
+        for key, rule in _RULES.items()
+        if not rule.accepts(settings[key])
+    ]
     if found:
         return found
     for objective in settings["objectives"]:
@@ -180,9 +183,11 @@ def to_text(search: Search, candidates: Sequence[Any], seeds: Sequence[int], tri
     width = max([len(w) for w in weights] + [len("weights")])
     over = f"the mean of {len(seeds)} seeds" if len(seeds) > 1 else f"seed {seeds[0]}"
     failed = sum(t.values is None for t in trials)
-    lines = [f"Pareto front: {len(best)} of {len(trials)} trials, {over}" + (f"; {failed} failed" if failed else ""),
-             f"weights of {show(list(candidates))}",
-             "  ".join(["weights".ljust(width), *search.objectives])]  # fmt: skip
+    lines = [
+        f"Pareto front: {len(best)} of {len(trials)} trials, {over}" + (f"; {failed} failed" if failed else ""),
+        f"weights of {show(list(candidates))}",
+        "  ".join(["weights".ljust(width), *search.objectives]),
+    ]
     for text, trial in zip(weights, best, strict=True):
         cells = [f"{v:.2f}".rjust(len(o)) for v, o in zip(trial.values or (), search.objectives, strict=True)]
         lines.append("  ".join([text.ljust(width), *cells]))
@@ -192,13 +197,25 @@ def to_text(search: Search, candidates: Sequence[Any], seeds: Sequence[int], tri
 def to_json(search: Search, candidates: Sequence[Any], seeds: Sequence[int], trials: Sequence[Trial]) -> str:
     """The search as JSON, one line a trial with the names of its runs, whose records hold the evidence."""
     best = {t.weights for t in front(trials)}
-    head = {"candidates": list(candidates), "objectives": search.objectives, "seeds": list(seeds),
-            "sampler": search.sampler, "sampler_seed": search.seed, "start": search.start,
-            "optuna": importlib.metadata.version("optuna")}  # fmt: skip
+    head = {
+        "candidates": list(candidates),
+        "objectives": search.objectives,
+        "seeds": list(seeds),
+        "sampler": search.sampler,
+        "sampler_seed": search.seed,
+        "start": search.start,
+        "optuna": importlib.metadata.version("optuna"),
+    }
     lines = [
-        dumps({"weights": list(t.weights), "front": t.weights in best, "runs": t.runs,
-               "values": dict(zip(search.objectives, t.values, strict=True)) if t.values else None})
+        dumps(
+            {
+                "weights": list(t.weights),
+                "front": t.weights in best,
+                "runs": t.runs,
+                "values": dict(zip(search.objectives, t.values, strict=True)) if t.values else None,
+            }
+        )
         for t in trials
-    ]  # fmt: skip
+    ]
     fields = [f"{dumps(key)}: {dumps(value)}" for key, value in head.items()]
     return "{\n " + ",\n ".join([*fields, '"trials": [\n  ' + ",\n  ".join(lines) + "\n ]"]) + "\n}\n"

@@ -66,8 +66,11 @@ class WeightsSweeper(Sweeper):
 
     def _launch(self, batch: Sequence[Weights]) -> list[Trial]:
         """Run each trial of a batch with every seed; the values are means over the seeds."""
-        jobs = [[*self.fixed, *search.overrides(self.candidates, weights), f"seed={seed}"]
-                for weights in batch for seed in self.seeds]  # fmt: skip
+        jobs = [
+            [*self.fixed, *search.overrides(self.candidates, weights), f"seed={seed}"]
+            for weights in batch
+            for seed in self.seeds
+        ]
         outcomes = [self._outcome(r) for r in self.launcher.launch(jobs, initial_job_idx=self.started)]
         self.started += len(jobs)
         size = len(self.seeds)
@@ -95,8 +98,10 @@ def check_same_search(file: Path, mine: str) -> None:
     keys = [key for key in wanted if key not in ("trials", "batch")]
     other = [key for key in keys if not isinstance(there, dict) or there.get(key) != wanted[key]]
     if other:
-        raise ConfigError([f"{file}: holds another search, of other {', '.join(other)}; write output_root=FOLDER for a "
-                           "new one, or move the file"])  # fmt: skip
+        raise ConfigError(
+            f"{file}: holds another search, of other {', '.join(other)}; write output_root=FOLDER for a "
+            "new one, or move the file"
+        )
 
 
 def _trial(weights: Weights, outcomes: Sequence[tuple[str, Values] | None]) -> Trial:

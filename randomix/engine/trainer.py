@@ -205,7 +205,7 @@ class Trainer:
         """
         for key, here in (("precision", self.precision.name), ("data", self.data)):
             if state[key] != here:
-                raise ConfigError([_other(key, state[key], here)])
+                raise ConfigError(_other(key, state[key], here))
         self.model.load_state_dict(state["model"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.scaler.load_state_dict(state["scaler"])

@@ -59,8 +59,7 @@ def _initialisers(name: str) -> list[ast.arguments]:
 @functools.cache
 def needs_network(name: str) -> bool:
     """Whether a method cannot mix a batch alone: it stands on the classes of ``base_network``."""
-    modules = [node.module for node in _source(name) if isinstance(node, ast.ImportFrom)]
-    return "randomix.mixers.base_network" in modules
+    return any(isinstance(n, ast.ImportFrom) and n.module == "randomix.mixers.base_network" for n in _source(name))
 
 
 @functools.cache
@@ -203,8 +202,10 @@ class _Check:
         names = [c.get("name") if isinstance(c, Mapping) else c for c in candidates]
         inside = [name for name in names if name in mixers.available() and needs_network(str(name))]
         if granularity == "sample" and inside:
-            self._say(f"{path}.granularity=sample: not with {', '.join(inside)}, which need the network to mix; "
-                      f"set {path}.granularity=batch")  # fmt: skip
+            self._say(
+                f"{path}.granularity=sample: not with {', '.join(inside)}, which need the network to mix; "
+                f"set {path}.granularity=batch"
+            )
         if isinstance(weights, list) and len(weights) != len(candidates):
             self._say(f"{path}.weights has {len(weights)} entries but {path}.candidates has {len(candidates)}")
 
@@ -226,8 +227,9 @@ class _Check:
         if near:
             return f"{path}.{near}" if path else near
         elsewhere = [f"{s}.{k}" for s, v in self.config.items() if isinstance(v, Mapping) and s != path for k in v]
-        elsewhere += [f"{s}.{f.name}" for s, h in self.hints.items() if dataclasses.is_dataclass(h)
-                      for f in dataclasses.fields(h)]  # fmt: skip
+        elsewhere += [
+            f"{s}.{f.name}" for s, h in self.hints.items() if dataclasses.is_dataclass(h) for f in dataclasses.fields(h)
+        ]
         leaves = {e.rpartition(".")[2]: e for e in elsewhere if e.rpartition(".")[2] != "name"}
         leaf = nearest(key.rpartition(".")[2], leaves, cutoff=0.8)
         return leaves[leaf] if leaf and leaves[leaf] != f"{path}.{key}" else None
@@ -293,8 +295,10 @@ class _Check:
         if accumulate and accumulate > 1:
             self._say(f"{is_not} recipe.accumulate={accumulate}; write recipe.accumulate=1 or trainer.cuda_graph=false")
         if size is not None:
-            self._say(f"{is_not} trainer.micro_batch_size={size}; write trainer.micro_batch_size=null "
-                      "or trainer.cuda_graph=false")  # fmt: skip
+            self._say(
+                f"{is_not} trainer.micro_batch_size={size}; write trainer.micro_batch_size=null "
+                "or trainer.cuda_graph=false"
+            )
 
     def _micro_batch(self, batch: int, nproc: int, accumulate: int) -> None:
         """What a process computes at a time is a whole number of images, of which batch statistics need 2."""
@@ -312,12 +316,16 @@ class _Check:
         if size is None:
             return
         if accumulate > 1:
-            self._say(f"recipe.accumulate={accumulate}: not with trainer.micro_batch_size={size}, which splits a step "
-                      "as well; write recipe.accumulate=1")  # fmt: skip
+            self._say(
+                f"recipe.accumulate={accumulate}: not with trainer.micro_batch_size={size}, which splits a step "
+                "as well; write recipe.accumulate=1"
+            )
         elif size != "auto" and batch % nproc == 0 and size not in (sizes := micro_batch_sizes(batch // nproc)):
             near = max((s for s in sizes if s <= size), default=batch // nproc)
-            self._say(f"trainer.micro_batch_size={size}: must divide the {batch // nproc} images of a process "
-                      f"(recipe.batch_size={batch} / trainer.nproc={nproc}); for example {near}")  # fmt: skip
+            self._say(
+                f"trainer.micro_batch_size={size}: must divide the {batch // nproc} images of a process "
+                f"(recipe.batch_size={batch} / trainer.nproc={nproc}); for example {near}"
+            )
 
 
 def _required(field: dataclasses.Field[Any]) -> bool:

@@ -88,8 +88,9 @@ def cutout(inputs: Tensor, centers: np.ndarray | Tensor, length: int, inplace: b
     if dims < 1 or not inputs.is_floating_point():
         raise ValueError(f"inputs must be floating (N, C, *spatial), got {inputs.dtype} {tuple(inputs.shape)}")
     if tuple(centers.shape) != (len(inputs), dims):
-        raise ValueError(f"centers must be ({len(inputs)}, {dims}) for inputs {tuple(inputs.shape)}, "
-                         f"got {tuple(centers.shape)}")  # fmt: skip
+        raise ValueError(
+            f"centers must be ({len(inputs)}, {dims}) for inputs {tuple(inputs.shape)}, got {tuple(centers.shape)}"
+        )
     if length < 1:
         raise ValueError(f"length must be at least 1 pixel, got {length}")
     low = torch.as_tensor(centers) - length // 2

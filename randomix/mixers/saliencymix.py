@@ -57,8 +57,9 @@ class SaliencyMix(PairMixer):
         super().check_shape(sample_shape)
         channels = sample_shape[0]
         if min(sample_shape[1:]) < 2:
-            raise ValueError(f"{self.name} mixes images of at least 2 x 2 pixels, got {tuple(sample_shape[1:])}; "
-                             "use another method")  # fmt: skip
+            raise ValueError(
+                f"{self.name} mixes images of at least 2 x 2 pixels, got {tuple(sample_shape[1:])}; use another method"
+            )
         if channels not in (1, 3):
             raise ValueError(f"{self.name} mixes images of 1 or 3 channels only, got {channels}; use another method")
         for name, given in (("mean", self.mean), ("std", self.std)):

@@ -16,8 +16,19 @@ from randomix.records.record import RunRecord
 BASELINE = "baseline"
 _MORE_DIGESTS = ("sha256_of_names_and_sizes", "shards")  # of Tiny-ImageNet and of ImageNet's shards
 # Baseline first, the paper's order, others by name, RandoMix last.
-_ORDER = ("baseline", "cutout", "mixup", "cutmix", "fmix", "resizemix", "saliencymix", "manifoldmixup", "patchup",
-          "puzzlemix", "comixup")  # fmt: skip
+_ORDER = (
+    "baseline",
+    "cutout",
+    "mixup",
+    "cutmix",
+    "fmix",
+    "resizemix",
+    "saliencymix",
+    "manifoldmixup",
+    "patchup",
+    "puzzlemix",
+    "comixup",
+)
 
 
 @dataclass(frozen=True)

@@ -39,8 +39,12 @@ def _wrong_arrows() -> Iterator[Contradiction]:
                 found = recomputed(table, row.key, column.key)
                 if found.arrow != printed.arrow or printed.delta not in (None, found.delta):
                     gap = round(abs(printed.delta - found.delta), 2) if printed.delta is not None else None
-                    yield Contradiction((table.number,), f"{row.label}, {column.title}: printed {_change(printed)}, "
-                                        f"but the numbers give {_change(found)}", gap)  # fmt: skip
+                    yield Contradiction(
+                        (table.number,),
+                        f"{row.label}, {column.title}: printed {_change(printed)}, "
+                        f"but the numbers give {_change(found)}",
+                        gap,
+                    )
 
 
 def _change(cell: Printed) -> str:
@@ -52,18 +56,22 @@ def _weights() -> Iterator[Contradiction]:
     (same,) = [r for r in TABLE[5].rows if round(100 - ours, 2) == r.cells[0].value]
     if same.key != _STATED:
         yield Contradiction(
-            (1, 4, 5), f"section 4.2.1 gives WRN28-10 the weights [3,1,1,1], but Table 1's {ours:.2f} on CIFAR-100 is "
+            (1, 4, 5),
+            f"section 4.2.1 gives WRN28-10 the weights [3,1,1,1], but Table 1's {ours:.2f} on CIFAR-100 is "
             f"100 - {same.cells[0].value:.2f}, Table 5's {same.label}; its [3,1,1,1] gives {stated:.2f}",
             round(ours - stated, 2),
-        )  # fmt: skip
+        )
     if [c.value for c in TABLE[4].row("randomix").cells] == [c.value for c in same.cells]:
         yield Contradiction((4, 5), f"Table 4's RandoMix is Table 5's {same.label}, and Table 4 does not say so")
     gains = {k: [round(x - TABLE[1].value(k, _WRN), 2) for x in (ours, stated)] for k in _CLAIMED}
     if all(gains[k][0] == v != gains[k][1] for k, v in _CLAIMED.items()):
         with_stated = ", ".join(f"{g[1]:.2f} over {TABLE[1].row(k).label}" for k, g in gains.items())
         claimed = ", ".join(f"{v:.2f} over {TABLE[1].row(k).label}" for k, v in _CLAIMED.items())
-        yield Contradiction((1,), f"section 4.2.1's gains on CIFAR-100 with WRN28-10 ({claimed}) hold for "
-                            f"{same.label}; with the weights it states they are {with_stated}")  # fmt: skip
+        yield Contradiction(
+            (1,),
+            f"section 4.2.1's gains on CIFAR-100 with WRN28-10 ({claimed}) hold for "
+            f"{same.label}; with the weights it states they are {with_stated}",
+        )
 
 
 def _two_clean_errors() -> Iterator[Contradiction]:
@@ -72,9 +80,12 @@ def _two_clean_errors() -> Iterator[Contradiction]:
     if apart:
         listed = ", ".join(f"{TABLE[4].row(k).label} {v:+.2f}" for k, v in apart.items())
         equal = ", ".join(TABLE[4].row(k).label for k in gaps if k not in apart) or "no method"
-        yield Contradiction((1, 4), "Table 4's clean errors are 100 minus Table 1's accuracies (CIFAR-100, WRN28-10) "
-                            f"only for {equal}; sums differ from 100: {listed}",
-                            max(map(abs, apart.values())))  # fmt: skip
+        yield Contradiction(
+            (1, 4),
+            "Table 4's clean errors are 100 minus Table 1's accuracies (CIFAR-100, WRN28-10) "
+            f"only for {equal}; sums differ from 100: {listed}",
+            max(map(abs, apart.values())),
+        )
 
 
 def _not_the_best() -> Iterator[Contradiction]:
@@ -83,23 +94,36 @@ def _not_the_best() -> Iterator[Contradiction]:
         best, own = min(TABLE[4].rows, key=lambda r, i=index: r.cells[i].value), TABLE[4].row("randomix")
         if best is not own:
             gap = round(own.cells[index].value - best.cells[index].value, 2)
-            yield Contradiction((4,), f"{column.heading}: section 4.3.1 has RandoMix enhance both noise and occlusion "
-                                f"robustness over single mixed modes, but {best.label} is {gap:.2f} lower",
-                                gap)  # fmt: skip
-    without = [r.label for r in TABLE[1].rows if r.part == AUTHORS
-               and r.key.removeprefix(f"{AUTHORS}-") not in {o.key for o in TABLE[1].rows}]  # fmt: skip
+            yield Contradiction(
+                (4,),
+                f"{column.heading}: section 4.3.1 has RandoMix enhance both noise and occlusion "
+                f"robustness over single mixed modes, but {best.label} is {gap:.2f} lower",
+                gap,
+            )
+    without = [
+        r.label
+        for r in TABLE[1].rows
+        if r.part == AUTHORS and r.key.removeprefix(f"{AUTHORS}-") not in {o.key for o in TABLE[1].rows}
+    ]
     if without:
-        yield Contradiction((1,), f"section 4.1 says all methods were implemented, but {', '.join(without)} have no "
-                            "row among the paper's own results")  # fmt: skip
+        yield Contradiction(
+            (1,),
+            f"section 4.1 says all methods were implemented, but {', '.join(without)} have no "
+            "row among the paper's own results",
+        )
 
 
 def _repeated() -> Iterator[Contradiction]:
-    gaps = {k: round(TABLE[6].value(v, "top1") - TABLE[2].value(k, "tiny_imagenet-top1"), 2)
-            for k, v in _REPEATED.items()}  # fmt: skip
+    gaps = {
+        k: round(TABLE[6].value(v, "top1") - TABLE[2].value(k, "tiny_imagenet-top1"), 2) for k, v in _REPEATED.items()
+    }
     if any(gaps.values()):
         listed = ", ".join(f"{TABLE[2].row(k).label} {v:+.2f}" for k, v in gaps.items())
-        yield Contradiction((2, 6), "Tables 2 and 6 repeat settings on Tiny-ImageNet, yet Table 6 minus Table 2 is "
-                            f"{listed}", max(map(abs, gaps.values())))  # fmt: skip
+        yield Contradiction(
+            (2, 6),
+            f"Tables 2 and 6 repeat settings on Tiny-ImageNet, yet Table 6 minus Table 2 is {listed}",
+            max(map(abs, gaps.values())),
+        )
 
 
 def _candidates() -> Iterator[Contradiction]:
@@ -111,10 +135,17 @@ def _candidates() -> Iterator[Contradiction]:
     for n, mean in mean_accuracies().items():
         (printed,) = {r.cells[1].value for r in rows if r.candidates == n}
         if abs(printed - mean) > 0.005 + 1e-9:  # more than rounding
-            yield Contradiction((6,), f"the mean of the sets of {n} is printed as {printed:.2f}, the rows give "
-                                f"{mean:.4f}", abs(printed - mean))  # fmt: skip
+            yield Contradiction(
+                (6,),
+                f"the mean of the sets of {n} is printed as {printed:.2f}, the rows give {mean:.4f}",
+                abs(printed - mean),
+            )
     best, most = max(rows, key=lambda r: r.cells[0].value), max(rows, key=lambda r: r.candidates)
     if best is not most:
         gap = round(best.cells[0].value - most.cells[0].value, 2)
-        yield Contradiction((6,), "section 4.3.2 finds more candidates better by the Mean column, but the best row is "
-                            f"{best.label}, {gap:.2f} above {most.label}", gap)  # fmt: skip
+        yield Contradiction(
+            (6,),
+            "section 4.3.2 finds more candidates better by the Mean column, but the best row is "
+            f"{best.label}, {gap:.2f} above {most.label}",
+            gap,
+        )

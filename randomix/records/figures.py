@@ -27,14 +27,16 @@ _CAPTIONS = {
     "occlusion_clipped": "Error under a block of zeros whose centre is any pixel, by its side; at 0 the clean error",
     "occlusion_inside": "Error under a block of zeros that lies in the image, by its side; at 0 the clean error",
     "reliability": "Share of right answers by confidence; the area of a mark is the number of test samples. Under the "
-                   "diagonal a network is overconfident. ECE: expected calibration error, mean over seeds",
+    "diagonal a network is overconfident. ECE: expected calibration error, mean over seeds",
     "level_snr_noise": "Error under white noise by signal-to-noise ratio",
     "level_fgsm_sound": "Error under FGSM on the waveform by its size, in units of full scale",
     "candidates": "Accuracy by number of candidates, one mark a set of them; bars: means. Hollow: the paper's numbers",
-}  # fmt: skip
+}
 _FRONTS = {"fgsm": "FGSM", "corruption": "Corruption", "noise": "Noise"}
-_FRONT = ("{} error against occlusion error for each choice of weights; colour: clean error. Line: what no other "
-          "choice beats in both. Hollow and dashed, where shown: the paper's numbers")  # fmt: skip
+_FRONT = (
+    "{} error against occlusion error for each choice of weights; colour: clean error. Line: what no other "
+    "choice beats in both. Hollow and dashed, where shown: the paper's numbers"
+)
 
 
 def table_figures(table: Table) -> dict[str, str]:

@@ -21,16 +21,43 @@ Method = tuple[str, Group]  # a name in a table, and the runs behind it
 
 _INK = "#010203"  # replaced by currentColor
 # Mid tones, legible on white and on black; RandoMix's is the strongest.
-_COLOURS = {"baseline": "#808b96", "cutout": "#b08d57", "mixup": "#3b8bd4", "cutmix": "#e08a1e", "fmix": "#2fa36b",
-            "resizemix": "#9a6fd0", "saliencymix": "#4db6c4", "manifoldmixup": "#7c94e8", "patchup": "#c2a300",
-            "puzzlemix": "#d56fa8", "comixup": "#8fae3c", "randomix": "#e03e52"}  # fmt: skip
+_COLOURS = {
+    "baseline": "#808b96",
+    "cutout": "#b08d57",
+    "mixup": "#3b8bd4",
+    "cutmix": "#e08a1e",
+    "fmix": "#2fa36b",
+    "resizemix": "#9a6fd0",
+    "saliencymix": "#4db6c4",
+    "manifoldmixup": "#7c94e8",
+    "patchup": "#c2a300",
+    "puzzlemix": "#d56fa8",
+    "comixup": "#8fae3c",
+    "randomix": "#e03e52",
+}
 _SPARE = ("#5f9ea0", "#cd7f6a", "#6b8e23", "#a0522d", "#708ee0")
 _DASHES = ("-", "--", ":", "-.")
-_RC = {"svg.hashsalt": "randomix", "svg.fonttype": "none", "font.family": "sans-serif", "font.size": 11,
-       "axes.spines.top": False, "axes.spines.right": False, "axes.edgecolor": _INK, "axes.labelcolor": _INK,
-       "text.color": _INK, "xtick.color": _INK, "ytick.color": _INK, "figure.facecolor": "none",
-       "axes.facecolor": "none", "savefig.facecolor": "none", "grid.color": _INK, "grid.alpha": 0.15,
-       "axes.grid": True, "axes.axisbelow": True, "legend.frameon": False}  # fmt: skip
+_RC = {
+    "svg.hashsalt": "randomix",
+    "svg.fonttype": "none",
+    "font.family": "sans-serif",
+    "font.size": 11,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.edgecolor": _INK,
+    "axes.labelcolor": _INK,
+    "text.color": _INK,
+    "xtick.color": _INK,
+    "ytick.color": _INK,
+    "figure.facecolor": "none",
+    "axes.facecolor": "none",
+    "savefig.facecolor": "none",
+    "grid.color": _INK,
+    "grid.alpha": 0.15,
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "legend.frameon": False,
+}
 
 
 def standalone(svg: str) -> str:

@@ -22,8 +22,10 @@ def reproduced_figures(table: ReproducedTable) -> dict[str, str]:
 
     Where there are several of these their names stand behind the figure's, after a dash.
     """
-    values = {row.paper.key: {c.key: cell.statistic for c, cell in zip(table.columns, row.cells, strict=True)}
-              for row in table.rows}  # fmt: skip
+    values = {
+        row.paper.key: {c.key: cell.statistic for c, cell in zip(table.columns, row.cells, strict=True)}
+        for row in table.rows
+    }
     figures = {}
     if table.paper.number == 5:
         figures = table5_figures(values, paper=table.has_deltas)

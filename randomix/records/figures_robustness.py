@@ -29,8 +29,13 @@ def robustness_figures(methods: Sequence[Method]) -> dict[str, str]:
         figures["corruption_map"] = _corruption_map([(label, errors) for label, _, errors in found])
         figures["severity_map"] = _severity_map(*found[-1])  # RandoMix where it is there: it is the last in the paper
     for placement in _PLACEMENTS:
-        _add(figures, f"occlusion_{placement}", methods, "Side of the block (% of the image's)",
-             lambda group, placement=placement: _occlusion(group, placement))  # fmt: skip
+        _add(
+            figures,
+            f"occlusion_{placement}",
+            methods,
+            "Side of the block (% of the image's)",
+            lambda group, placement=placement: _occlusion(group, placement),
+        )
     for name, (key, axis) in _LEVELS.items():
         _add(figures, f"level_{name}", methods, axis, lambda group, name=name, key=key: _levels(group, name, key))
     if any(_bins(group) for _, group in methods):
@@ -65,8 +70,13 @@ def _corruptions(group: Group) -> Errors:
     """Errors by corruption and severity, means over seeds; only what every seed has."""
     found = [c for c in counts(group, "corruptions") if c.get("matrix") and c.get("total")]
     names = [name for name in (found[0]["matrix"] if found else ()) if all(name in c["matrix"] for c in found)]
-    return {name: [statistics.fmean(100 * (1 - c["matrix"][name][i] / c["total"]) for c in found)
-                   for i in range(len(found[0]["matrix"][name]))] for name in names}  # fmt: skip
+    return {
+        name: [
+            statistics.fmean(100 * (1 - c["matrix"][name][i] / c["total"]) for c in found)
+            for i in range(len(found[0]["matrix"][name]))
+        ]
+        for name in names
+    }
 
 
 def _corruption_map(found: Sequence[tuple[str, Errors]]) -> str:
@@ -120,8 +130,9 @@ def _occlusion(group: Group, placement: str) -> Points:
     blocks = found[0]["blocks"] if found else []
     if any(c["blocks"] != blocks for c in found) or not all(0 < b <= 1 for b in blocks):
         return []  # pixels and shares have no common axis
-    errors = [statistics.fmean(_error(c["correct1"][placement][i], c["total"]) for c in found)
-              for i in range(len(blocks))]  # fmt: skip
+    errors = [
+        statistics.fmean(_error(c["correct1"][placement][i], c["total"]) for c in found) for i in range(len(blocks))
+    ]
     clean = group.metric("top1_error")
     start = [(0.0, clean.mean)] if errors and clean else []
     return start + [(100 * block, error) for block, error in zip(blocks, errors, strict=True)]
@@ -133,8 +144,9 @@ def _levels(group: Group, evaluator: str, key: str) -> Points:
     levels = found[0][key] if found else []
     if any(c[key] != levels for c in found):
         return []
-    return [(level, statistics.fmean(_error(c["correct1"][i], c["total"]) for c in found))
-            for i, level in enumerate(levels)]  # fmt: skip
+    return [
+        (level, statistics.fmean(_error(c["correct1"][i], c["total"]) for c in found)) for i, level in enumerate(levels)
+    ]
 
 
 def _error(correct: int | Sequence[int], total: int) -> float:

@@ -20,8 +20,12 @@ _AGAINST, _CLEAN = "occlusion_error", "top1_error"
 _AXES = {"fgsm_error": "FGSM error (%)", "corruption_error": "Corruption error (%)", "noise_error": "Noise error (%)"}
 _BEST, _WORST = "#3b8bd4", "#e03e52"  # clean error; mid tones, legible on white and on black
 _GREY = "#808b96"
-_MODES = {"-": ("#808b96", "D", "no mixing"), "l": ("#3b8bd4", "s", "linear"), "m": ("#e08a1e", "^", "mask"),
-          "l+m": ("#e03e52", "o", "linear and mask")}  # fmt: skip
+_MODES = {
+    "-": ("#808b96", "D", "no mixing"),
+    "l": ("#3b8bd4", "s", "linear"),
+    "m": ("#e08a1e", "^", "mask"),
+    "l+m": ("#e03e52", "o", "linear and mask"),
+}
 _MOST_NAMES = 12  # beyond, only those of the front are named
 
 
@@ -54,8 +58,11 @@ def weights_figures(
     figures = {}
     for metric, axis in _AXES.items():
         wanted = (metric, _AGAINST, _CLEAN)
-        found = [(label, *(s.mean for s in known)) for label, values in points
-                 if len(known := [s for name in wanted if (s := values.get(name))]) == len(wanted)]  # fmt: skip
+        found = [
+            (label, *(s.mean for s in known))
+            for label, values in points
+            if len(known := [s for name in wanted if (s := values.get(name))]) == len(wanted)
+        ]
         of_paper = [(label, *(values[n] for n in wanted)) for label, values in printed if metric in values]
         if len(found) >= fewest:
             figures[f"front_{metric}"] = _scatter(found, of_paper, axis)
@@ -132,8 +139,17 @@ def _candidates(ours: Sequence[Set], paper: Sequence[Set]) -> str:
                 of_mode = [(count + shift, value) for _, m, count, value in sets if m == mode]
                 if of_mode:
                     fill = {"facecolors": "none"} if sets is paper else {}
-                    axes.scatter(*zip(*of_mode, strict=True), s=42, marker=marker, edgecolors=its, linewidths=1.4,
-                                 color=None if fill else its, zorder=3, gid=f"{gid}-{mode}", **fill)  # fmt: skip
+                    axes.scatter(
+                        *zip(*of_mode, strict=True),
+                        s=42,
+                        marker=marker,
+                        edgecolors=its,
+                        linewidths=1.4,
+                        color=None if fill else its,
+                        zorder=3,
+                        gid=f"{gid}-{mode}",
+                        **fill,
+                    )
         axes.set_xticks(range(5), ["Baseline", "1", "2", "3", "4"])
         axes.set_xlim(-0.5, 4.75)
         _initials(axes, ours, 0.16)
@@ -154,8 +170,11 @@ def _initials(axes: Axes, sets: Sequence[Set], shift: float) -> None:
 def _mode_legend(axes: Axes, modes: set[str]) -> None:
     from matplotlib.lines import Line2D
 
-    marks = [Line2D([], [], color=its, marker=marker, linestyle="", label=label)
-             for mode, (its, marker, label) in _MODES.items() if mode in modes]  # fmt: skip
+    marks = [
+        Line2D([], [], color=its, marker=marker, linestyle="", label=label)
+        for mode, (its, marker, label) in _MODES.items()
+        if mode in modes
+    ]
     axes.legend(handles=marks, fontsize=10, ncols=2, loc="upper center", bbox_to_anchor=(0.45, -0.13))
 
 

@@ -75,8 +75,10 @@ class Match:
 
 def match(grid: Grid, records: Iterable[RunRecord]) -> dict[str, Match]:
     """The run of each cell with its records. One whose configuration has another hash than it says fills none."""
-    groups = {(g.dataset, g.model, g.config_hash): g
-              for g in group_runs(r for r in records if config_hash(r.config) == r.config_hash)}  # fmt: skip
+    groups = {
+        (g.dataset, g.model, g.config_hash): g
+        for g in group_runs(r for r in records if config_hash(r.config) == r.config_hash)
+    }
     return {cell: Match(run, groups.get(run.key)) for run in grid.runs for cell in run.cells}
 
 
@@ -124,9 +126,16 @@ def _runs(entries: list[Any], path: str, lines: list[str]) -> tuple[GridRun, ...
                 owner[cell] = index
                 cells.append(cell)
         texts = {k: entry[k] for k in ("config_hash", "dataset", "model", "label", "command")}
-        runs.append(GridRun(**texts, seeds=tuple(entry["seeds"]), cells=tuple(cells), gpu_hours=entry.get("gpu_hours"),
-                            evaluators=tuple(entry.get("evaluators", ())),
-                            evaluation=entry.get("evaluation", {})))  # fmt: skip
+        runs.append(
+            GridRun(
+                **texts,
+                seeds=tuple(entry["seeds"]),
+                cells=tuple(cells),
+                gpu_hours=entry.get("gpu_hours"),
+                evaluators=tuple(entry.get("evaluators", ())),
+                evaluation=entry.get("evaluation", {}),
+            )
+        )
     return tuple(runs)
 
 

@@ -10,36 +10,68 @@ from typing import Any
 
 # How and where a run executes and what it is called, not what it computes: changing these continues the same run.
 EXECUTION = {
-    "trainer": {"device", "compile", "cuda_graph", "nproc", "threads", "resume", "eval_every_epochs",
-                "checkpoint_every_epochs", "keep_last", "eval_batch_size", "timeout_minutes"},
+    "trainer": {
+        "device",
+        "compile",
+        "cuda_graph",
+        "nproc",
+        "threads",
+        "resume",
+        "eval_every_epochs",
+        "checkpoint_every_epochs",
+        "keep_last",
+        "eval_batch_size",
+        "timeout_minutes",
+    },
     "dataset": {"root", "corrupted_root", "cache", "workers", "on_bad_sample", "max_bad_share"},
     "recipe": {"name"},
     "mixer": {"label"},
     "model": {"checkpoint_stages"},
-}  # fmt: skip
+}
 # Where something lies: that it is there changes the result, its address does not.
 ADDRESSES = {"dataset": {"shards"}}
 # A setting at the value listed here leaves no trace in the hash. One that is added later gets its neutral value here,
 # so that the runs before it keep their names. Never change a line.
 NEUTRAL = {
-    "recipe": {"momentum": 0.9, "nesterov": False, "weight_decay": 5e-4, "decay_norms": True, "schedule": "cosine",
-               "milestones": [], "gamma": 0.1, "min_lr": 0.0, "warmup_epochs": 0.0, "loss": "cross_entropy",
-               "accumulate": 1},
+    "recipe": {
+        "momentum": 0.9,
+        "nesterov": False,
+        "weight_decay": 5e-4,
+        "decay_norms": True,
+        "schedule": "cosine",
+        "milestones": [],
+        "gamma": 0.1,
+        "min_lr": 0.0,
+        "warmup_epochs": 0.0,
+        "loss": "cross_entropy",
+        "accumulate": 1,
+    },
     "trainer": {"precision": "auto", "deterministic": False},
     "dataset": {"verify": True},
-    "evaluator": {"autoattack": {"eps_255": 8.0, "version": "standard", "seed": 0},
-                  "corruptions": {"source": "official", "names": "all", "severities": [1, 2, 3, 4, 5], "seed": 0,
-                                  "allow_missing": False},
-                  "fgsm": {"eps_255": 8.0, "quantize": False},
-                  "fgsm_sound": {"eps": [0.0005, 0.001, 0.002, 0.005, 0.01]},
-                  "occlusion_sweep": {"blocks": [0.125, 0.25, 0.375, 0.5, 0.625, 0.75, 0.875],
-                                      "placements": ["clipped", "inside"], "n_blocks": 1, "fill": 0.0, "seed": 0,
-                                      "repeats": 1},
-                  "pgd": {"eps_255": 8.0, "step_255": 2.0, "steps": 10, "random_start": True, "seed": 0,
-                          "quantize": False},
-                  "snr_noise": {"snr_db": [20.0, 10.0, 5.0, 0.0], "seed": 0, "repeats": 1},
-                  "validation": {}},
-}  # fmt: skip
+    "evaluator": {
+        "autoattack": {"eps_255": 8.0, "version": "standard", "seed": 0},
+        "corruptions": {
+            "source": "official",
+            "names": "all",
+            "severities": [1, 2, 3, 4, 5],
+            "seed": 0,
+            "allow_missing": False,
+        },
+        "fgsm": {"eps_255": 8.0, "quantize": False},
+        "fgsm_sound": {"eps": [0.0005, 0.001, 0.002, 0.005, 0.01]},
+        "occlusion_sweep": {
+            "blocks": [0.125, 0.25, 0.375, 0.5, 0.625, 0.75, 0.875],
+            "placements": ["clipped", "inside"],
+            "n_blocks": 1,
+            "fill": 0.0,
+            "seed": 0,
+            "repeats": 1,
+        },
+        "pgd": {"eps_255": 8.0, "step_255": 2.0, "steps": 10, "random_start": True, "seed": 0, "quantize": False},
+        "snr_noise": {"snr_db": [20.0, 10.0, 5.0, 0.0], "seed": 0, "repeats": 1},
+        "validation": {},
+    },
+}
 _SECTIONS = ("dataset", "model", "mixer", "recipe", "trainer")
 
 

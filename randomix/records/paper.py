@@ -93,13 +93,17 @@ class PaperTable:
 
     def cell_ids(self) -> list[str]:
         """``table1/mixup/cifar10-wrn_28_10``, ...: the cells that have a number and that runs can fill."""
-        return [f"{self.slug}/{row.key}/{column.key}" for row in self.rows
-                for column, cell in zip(self.columns, row.cells, strict=True)
-                if cell.value is not None and column.key != MEAN]  # fmt: skip
+        return [
+            f"{self.slug}/{row.key}/{column.key}"
+            for row in self.rows
+            for column, cell in zip(self.columns, row.cells, strict=True)
+            if cell.value is not None and column.key != MEAN
+        ]
 
 
-def _table(number: int, title: str, datasets: str, caption: str, columns: tuple[PaperColumn, ...],
-           body: str) -> PaperTable:  # fmt: skip
+def _table(
+    number: int, title: str, datasets: str, caption: str, columns: tuple[PaperColumn, ...], body: str
+) -> PaperTable:
     """Lines of ``key | label | mode | cell | ...``; a cell is ``96.15 ↑0.97``, ``64.43 ↓`` or ``-``."""
     rows = []
     for line in body.strip().splitlines():
@@ -273,5 +277,7 @@ def recomputed(table: PaperTable, row: str, column: str) -> Printed:
 def mean_accuracies() -> dict[int, float]:
     """Table 6's Mean column, computed: number of candidates to mean top-1 (%)."""
     rows = TABLE[6].rows
-    return {n: statistics.fmean(TABLE[6].value(r.key, "top1") for r in rows if r.candidates == n)
-            for n in sorted({r.candidates for r in rows})}  # fmt: skip
+    return {
+        n: statistics.fmean(TABLE[6].value(r.key, "top1") for r in rows if r.candidates == n)
+        for n in sorted({r.candidates for r in rows})
+    }

@@ -17,8 +17,9 @@ _CODE = ("train.py", "eval.py", "randomix", "models", "datasets", "configs", "sc
 _PACKAGES = ("randomix", "torch", "torchvision", "torchaudio", "numpy", "scipy", "scikit-learn", "hydra-core")
 
 
-def collect(*, started: float, world_size: int = 1, device: str = "cpu", precision: str = "fp32",
-            threads: int | None = None) -> dict[str, Any]:  # fmt: skip
+def collect(
+    *, started: float, world_size: int = 1, device: str = "cpu", precision: str = "fp32", threads: int | None = None
+) -> dict[str, Any]:
     """The provenance of a run that began at ``started`` (``time.time()``) and ends now.
 
     Works without git and outside a checkout: what cannot be found out is None.
@@ -56,8 +57,14 @@ def git_state(root: Path) -> tuple[str | None, bool | None]:
 def _git(root: Path, *arguments: str) -> str | None:
     environment = os.environ | {"GIT_OPTIONAL_LOCKS": "0"}  # never in the way of somebody's commit
     try:
-        done = subprocess.run(["git", "-C", str(root), *arguments], env=environment, capture_output=True, text=True,
-                              timeout=20, check=False)  # fmt: skip
+        done = subprocess.run(
+            ["git", "-C", str(root), *arguments],
+            env=environment,
+            capture_output=True,
+            text=True,
+            timeout=20,
+            check=False,
+        )
     except (OSError, subprocess.TimeoutExpired):
         return None
     return done.stdout.strip() if done.returncode == 0 else None

@@ -178,8 +178,22 @@ def public_config(config: Mapping[str, Any]) -> dict[str, Any]:
 
 def to_json(record: RunRecord) -> str:
     """The file's text: keys sorted, one line a key and one line an epoch, no NaN. Equal records give equal bytes."""
-    names = ("kind", "run", "config_hash", "config", "seed", "dataset", "model", "metrics", "counts", "history",
-             "candidates", "timing", "provenance", "data")  # fmt: skip
+    names = (
+        "kind",
+        "run",
+        "config_hash",
+        "config",
+        "seed",
+        "dataset",
+        "model",
+        "metrics",
+        "counts",
+        "history",
+        "candidates",
+        "timing",
+        "provenance",
+        "data",
+    )
     content = dict(record.extra) | {name: getattr(record, name) for name in names}
     content |= {"schema": SCHEMA, "mixer": vars(record.mixer)}
 
@@ -224,10 +238,22 @@ def read(path: str | Path) -> RunRecord:
 
 
 _TYPES = {
-    "kind": str, "run": str, "config_hash": str, "config": dict, "seed": int, "dataset": str, "model": str,
-    "mixer": dict, "metrics": dict, "counts": dict, "history": list, "candidates": dict, "timing": dict,
-    "provenance": dict, "data": dict,
-}  # fmt: skip
+    "kind": str,
+    "run": str,
+    "config_hash": str,
+    "config": dict,
+    "seed": int,
+    "dataset": str,
+    "model": str,
+    "mixer": dict,
+    "metrics": dict,
+    "counts": dict,
+    "history": list,
+    "candidates": dict,
+    "timing": dict,
+    "provenance": dict,
+    "data": dict,
+}
 _ARTICLES = {str: "a string", int: "an integer", dict: "an object", list: "a list"}
 
 

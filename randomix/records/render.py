@@ -137,8 +137,12 @@ def tex_escape(text: str) -> str:
 def to_latex(table: Table) -> str:
     """A table environment for booktabs and graphicx."""
     head = ["Method", "Mode", *(c.heading for c in table.columns)]
-    lines = [rf"\begin{{tabular}}{{ll{'r' * len(table.columns)}}}", r"\toprule",
-             " & ".join(tex_escape(h) for h in head) + r" \\", r"\midrule"]  # fmt: skip
+    lines = [
+        rf"\begin{{tabular}}{{ll{'r' * len(table.columns)}}}",
+        r"\toprule",
+        " & ".join(tex_escape(h) for h in head) + r" \\",
+        r"\midrule",
+    ]
     for row in table.rows:
         cells = [_tex_cell(c, col) for c, col in zip(row.cells, table.columns, strict=True)]
         lines.append(" & ".join([tex_label(row.label), tex_escape(row.mode), *cells]) + r" \\")
@@ -166,13 +170,29 @@ def latex_float(caption: str, name: str, tabular: Iterable[str], notes: Iterable
 
     What would be higher than the page is made smaller too: first the notes below.
     """
-    return "\n".join([
-        r"\begin{table}", r"\centering", r"\sbox0{%", *tabular, "}%", _FITTED,
-        r"\sbox2{\begin{minipage}{\linewidth}\centering",
-        rf"\caption{{{tex_escape(caption)}}}", rf"\label{{tab:{name}}}", r"\par\medskip\usebox0", r"\end{minipage}}%",
-        r"\def\notes#1{\sbox4{\begin{minipage}{\linewidth}#1\raggedright", *(rf"{tex_escape(n)}\par" for n in notes),
-        r"\end{minipage}}}%", _NOTED, r"\end{table}",
-    ]) + "\n"  # fmt: skip
+    return (
+        "\n".join(
+            [
+                r"\begin{table}",
+                r"\centering",
+                r"\sbox0{%",
+                *tabular,
+                "}%",
+                _FITTED,
+                r"\sbox2{\begin{minipage}{\linewidth}\centering",
+                rf"\caption{{{tex_escape(caption)}}}",
+                rf"\label{{tab:{name}}}",
+                r"\par\medskip\usebox0",
+                r"\end{minipage}}%",
+                r"\def\notes#1{\sbox4{\begin{minipage}{\linewidth}#1\raggedright",
+                *(rf"{tex_escape(n)}\par" for n in notes),
+                r"\end{minipage}}}%",
+                _NOTED,
+                r"\end{table}",
+            ]
+        )
+        + "\n"
+    )
 
 
 def tex_label(text: str) -> str:

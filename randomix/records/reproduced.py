@@ -155,9 +155,7 @@ def _table(paper: PaperTable, grid: Grid, matches: Mapping[str, Match]) -> Repro
         columns.append(cells if column.metric == COST or column.key == MEAN else _compared(paper, column, cells))
     rows = tuple(ReproducedRow(row, tuple(cells[i] for cells in columns)) for i, row in enumerate(paper.rows))
     names = {d: grid.stand_ins[d] for d in paper.datasets if d in grid.stand_ins}
-    words = "; ".join(
-        f"{', '.join(n for n in names if names[n] == text)}: {text}" for text in dict.fromkeys(names.values())
-    )
+    words = "; ".join(f"{', '.join(n for n in names if names[n] == t)}: {t}" for t in dict.fromkeys(names.values()))
     at = "" if grid.scale == PAPER else f" ({grid.scale} scale: {words or 'not the setting of the paper'})"
     table = ReproducedTable(paper, grid.scale, f"Table {paper.number}: {paper.title}{at}", (), rows, ())
     return replace(table, captions=tuple(_captions(table.records)), notes=tuple(_notes(table, matches, measure)))
@@ -185,8 +183,11 @@ def _compared(paper: PaperTable, column: PaperColumn, cells: Sequence[Reproduced
     The rows of other authors' recipes differ in more than the method: they are compared with nothing.
     """
     sign = -1 if column.lower_is_better else 1
-    ours = {row.key: (row.label, cell) for row, cell in zip(paper.rows, cells, strict=True)
-            if row.part == OURS and cell.statistic}  # fmt: skip
+    ours = {
+        row.key: (row.label, cell)
+        for row, cell in zip(paper.rows, cells, strict=True)
+        if row.part == OURS and cell.statistic
+    }
     means = {key: sign * round(cell.statistic.mean, 9) for key, (_, cell) in ours.items()}
     base = ours[BASELINE_ROW][1].statistic if BASELINE_ROW in ours else None
     found = []
@@ -196,13 +197,15 @@ def _compared(paper: PaperTable, column: PaperColumn, cells: Sequence[Reproduced
             continue
         others = [key for key in means if key not in (row.key, RANDOMIX_ROW)]
         rival = max(others, key=means.__getitem__, default=None)
-        found.append(replace(
-            cell,
-            best=len(means) > 1 and means[row.key] == max(means.values()),
-            to_baseline=difference(cell.statistic, base) if row.key != BASELINE_ROW else None,
-            rival=ours[rival][0] if rival else "",
-            to_rival=difference(cell.statistic, ours[rival][1].statistic) if rival else None,
-        ))  # fmt: skip
+        found.append(
+            replace(
+                cell,
+                best=len(means) > 1 and means[row.key] == max(means.values()),
+                to_baseline=difference(cell.statistic, base) if row.key != BASELINE_ROW else None,
+                rival=ours[rival][0] if rival else "",
+                to_rival=difference(cell.statistic, ours[rival][1].statistic) if rival else None,
+            )
+        )
     return found
 
 
@@ -229,8 +232,10 @@ def _means(
         own = None
         if all(same):
             seeds = sorted(set.intersection(*(set(s.by_seed) for s in same)))
-            samples = tuple(Sample(seed, statistics.fmean(s.by_seed[seed] for s in same), same[0].samples[0].record)
-                            for seed in seeds)  # fmt: skip
+            samples = tuple(
+                Sample(seed, statistics.fmean(s.by_seed[seed] for s in same), same[0].samples[0].record)
+                for seed in seeds
+            )
             own = Statistic(samples) if samples else None
         found.append(replace(cell, statistic=own, delta=_delta(own, cell.printed, grid), computed=True))
     return found
@@ -248,18 +253,25 @@ def _captions(records: Sequence[RunRecord]) -> Iterator[str]:
 
 def _notes(table: ReproducedTable, matches: Mapping[str, Match], measure: str) -> Iterator[str]:
     possible = sum(c.exists for c in table.cells)
-    yield (f"{table.filled} of {possible} cells are filled. Paper: as printed. Ours: mean ± sample standard deviation "
-           "(runs) over seeds, of the last epoch; best epochs are in the CSV file.")  # fmt: skip
-    yield ("Δ: ours minus the paper's." if table.has_deltas else
-           "The paper's numbers stand for orientation only: at this scale data and training are others.")  # fmt: skip
+    yield (
+        f"{table.filled} of {possible} cells are filled. Paper: as printed. Ours: mean ± sample standard deviation "
+        "(runs) over seeds, of the last epoch; best epochs are in the CSV file."
+    )
+    yield (
+        "Δ: ours minus the paper's."
+        if table.has_deltas
+        else "The paper's numbers stand for orientation only: at this scale data and training are others."
+    )
     if any(c.best for c in table.cells):
         yield "Bold: our best mean of a column, whether or not the difference is larger than the spread over seeds."
     if any(mark(c, column) for row in table.rows for c, column in zip(row.cells, table.columns, strict=True)):
         rows = {row.paper.key for row in table.rows}
-        yield ("Marks, by Welch's t-test, p < 0.05, not corrected for many comparisons: "
-               + ("* differs from the Baseline, " if BASELINE_ROW in rows else "")
-               + "† better than the best other method of the column"
-               + (" (RandoMix not counted)." if RANDOMIX_ROW in rows else "."))  # fmt: skip
+        yield (
+            "Marks, by Welch's t-test, p < 0.05, not corrected for many comparisons: "
+            + ("* differs from the Baseline, " if BASELINE_ROW in rows else "")
+            + "† better than the best other method of the column"
+            + (" (RandoMix not counted)." if RANDOMIX_ROW in rows else ".")
+        )
     if any(c.key.endswith(COST) for c in table.columns):
         yield f"Cost: {measure} of a training epoch divided by the Baseline's of the same seed on the same hardware."
     if _PRINTED in [c.id for c in table.cells]:
@@ -267,12 +279,22 @@ def _notes(table: ReproducedTable, matches: Mapping[str, Match], measure: str) -
     if any(c.statistic and c.missing_seeds for c in table.cells):
         yield "Some cells lack seeds of the grid: the commands for them stand with those of the empty cells."
     groups = {c.run.key: c.match.group for c in table.cells if c.match and c.match.group}
-    lost = sorted({r.run for c, column in _with_columns(table) if c.match and c.match.group
-                   for r in c.match.group.records if _is_null(r, column.metric)})  # fmt: skip
+    lost = sorted(
+        {
+            r.run
+            for c, column in _with_columns(table)
+            if c.match and c.match.group
+            for r in c.match.group.records
+            if _is_null(r, column.metric)
+        }
+    )
     if lost:
         yield f"Not finite, hence left out: values of {', '.join(lost)}."
-    arithmetic = {c.run.label: sorted({str(r.provenance.get("precision")) for r in c.match.group.records})
-                  for c in table.cells if c.run and c.match and c.match.group}  # fmt: skip
+    arithmetic = {
+        c.run.label: sorted({str(r.provenance.get("precision")) for r in c.match.group.records})
+        for c in table.cells
+        if c.run and c.match and c.match.group
+    }
     mixed = [f"{label} ({', '.join(names)})" for label, names in sorted(arithmetic.items()) if len(names) > 1]
     if mixed:
         yield f"Runs or evaluations of different floating-point precision stand in the cells of {', '.join(mixed)}."
@@ -303,8 +325,10 @@ def _other_weights(found: Match | None) -> str:
     own = found.statistic("top1") if found else None
     value = f"{own.mean:.2f} ± {own.std:.2f} ({own.n})" if own and own.std is not None else None
     value = value or (f"{own.mean:.2f} (1 run)" if own else "not run yet")
-    return ("RandoMix, CIFAR-100, WRN28-10 is run with weights [4,1,1,1], whose error in Table 5 is the number printed "
-            f"here. With [3,1,1,1], as section 4.2.1 states them, ours is: {value}.")  # fmt: skip
+    return (
+        "RandoMix, CIFAR-100, WRN28-10 is run with weights [4,1,1,1], whose error in Table 5 is the number printed "
+        f"here. With [3,1,1,1], as section 4.2.1 states them, ours is: {value}."
+    )
 
 
 def _with_columns(table: ReproducedTable) -> Iterator[tuple[ReproducedCell, PaperColumn]]:

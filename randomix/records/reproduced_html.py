@@ -60,8 +60,9 @@ def _bodies(table: ReproducedTable, link: Link) -> str:
 
 def _row(row: ReproducedRow, table: ReproducedTable, link: Link) -> str:
     mode = f"<td>{escape(row.paper.mode)}</td>" if table.has_modes else ""
-    cells = "".join("".join(_cells(cell, column, table, link))
-                    for cell, column in zip(row.cells, table.columns, strict=True))  # fmt: skip
+    cells = "".join(
+        "".join(_cells(cell, column, table, link)) for cell, column in zip(row.cells, table.columns, strict=True)
+    )
     return f'<tr><th scope="row">{escape(row.paper.label)}</th>{mode}{cells}</tr>'
 
 
@@ -106,8 +107,9 @@ def _ours(cell: ReproducedCell, column: PaperColumn, table: ReproducedTable, lin
     text += f'<small class="spread">{spread_text(cell)}</small>' + (f"<sup>{signs}</sup>" if signs else "")
     if cell.computed:
         return f'<td data-value="{own.mean!r}">{text}</td>'
-    runs = "".join(f'<li><a href="{escape(link(s.record))}">seed {s.seed}</a>: {s.value:.{DIGITS}f}</li>'
-                   for s in own.samples)  # fmt: skip
+    runs = "".join(
+        f'<li><a href="{escape(link(s.record))}">seed {s.seed}</a>: {s.value:.{DIGITS}f}</li>' for s in own.samples
+    )
     details = "".join(f"<p>{escape(line)}</p>" for line in _details(cell))
     return f'<td data-value="{own.mean!r}"><details><summary>{text}</summary><ul>{runs}</ul>{details}</details></td>'
 

@@ -75,8 +75,14 @@ def to_markdown(table: ReproducedTable, link: Link) -> str:
         first, *others = sub_headings(table, column)
         head += [f"{column.title}: {first.lower()}", *(o.replace("Ours", "ours") for o in others)]
     align = ["---"] * (1 + table.has_modes) + ["---:"] * (len(head) - 1 - table.has_modes)
-    lines = [f"**{markdown_escape(table.title)}**", "", markdown_escape(table.paper.caption), "", markdown_row(head),
-             markdown_row(align)]  # fmt: skip
+    lines = [
+        f"**{markdown_escape(table.title)}**",
+        "",
+        markdown_escape(table.paper.caption),
+        "",
+        markdown_row(head),
+        markdown_row(align),
+    ]
     for heading, rows in parts(table):
         if heading:
             lines.append(markdown_row([f"*{heading}*", *[""] * (len(head) - 1)]))
@@ -159,10 +165,39 @@ def _tex_cells(row: ReproducedRow, table: ReproducedTable) -> Iterator[str]:
             yield tex_escape(delta_text(cell))
 
 
-_FIELDS = ("table", "scale", "part", "row", "method", "mode", "column", "metric", "paper", "paper_delta", "mean", "std",
-           "n", "delta", "best_epoch_mean", "best_epoch_std", "best_epoch_n", "to_baseline", "to_baseline_std",
-           "p_baseline", "rival", "to_rival", "to_rival_std", "p_rival", "dataset", "model", "config_hash", "seeds",
-           "gpu_hours", "command", "records")  # fmt: skip
+_FIELDS = (
+    "table",
+    "scale",
+    "part",
+    "row",
+    "method",
+    "mode",
+    "column",
+    "metric",
+    "paper",
+    "paper_delta",
+    "mean",
+    "std",
+    "n",
+    "delta",
+    "best_epoch_mean",
+    "best_epoch_std",
+    "best_epoch_n",
+    "to_baseline",
+    "to_baseline_std",
+    "p_baseline",
+    "rival",
+    "to_rival",
+    "to_rival_std",
+    "p_rival",
+    "dataset",
+    "model",
+    "config_hash",
+    "seeds",
+    "gpu_hours",
+    "command",
+    "records",
+)
 
 
 def to_csv(table: ReproducedTable, link: Link) -> str:
@@ -173,8 +208,16 @@ def to_csv(table: ReproducedTable, link: Link) -> str:
     for row in table.rows:
         for cell, column in zip(row.cells, table.columns, strict=True):
             if cell.exists:
-                fixed = [table.paper.number, table.scale, row.paper.part, row.paper.key, row.paper.label,
-                         row.paper.mode, column.key, column.metric]  # fmt: skip
+                fixed = [
+                    table.paper.number,
+                    table.scale,
+                    row.paper.part,
+                    row.paper.key,
+                    row.paper.label,
+                    row.paper.mode,
+                    column.key,
+                    column.metric,
+                ]
                 writer.writerow([*fixed, *map(_csv_text, _csv_values(cell)), *_csv_run(cell, link)])
     return out.getvalue()
 
@@ -183,11 +226,16 @@ def _csv_values(cell: ReproducedCell) -> list[float | int | str | None]:
     own, best, base, rival = cell.statistic, cell.best_epoch, cell.to_baseline, cell.to_rival
     sign = -1 if cell.printed.arrow == "↓" else 1
     printed = None if cell.printed.delta is None else sign * cell.printed.delta
-    return [cell.printed.value, printed,
-            *((own.mean, own.std, own.n) if own else (None, None, 0)), cell.delta,
-            *((best.mean, best.std, best.n) if best else (None, None, 0)),
-            *((base.mean, base.std, base.p_welch) if base else [None] * 3), cell.rival,
-            *((rival.mean, rival.std, rival.p_welch) if rival else [None] * 3)]  # fmt: skip
+    return [
+        cell.printed.value,
+        printed,
+        *((own.mean, own.std, own.n) if own else (None, None, 0)),
+        cell.delta,
+        *((best.mean, best.std, best.n) if best else (None, None, 0)),
+        *((base.mean, base.std, base.p_welch) if base else [None] * 3),
+        cell.rival,
+        *((rival.mean, rival.std, rival.p_welch) if rival else [None] * 3),
+    ]
 
 
 def _csv_run(cell: ReproducedCell, link: Link) -> list[str]:

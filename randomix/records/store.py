@@ -35,9 +35,11 @@ def load(roots: Iterable[str | Path], skip: Iterable[Path] = ()) -> tuple[list[R
             warnings.append(f"left out: {error}")
             continue
         if config_hash(record.config) != record.config_hash:
-            warnings.append(f"{path}: config_hash is {record.config_hash}, but its config hashes to "
-                            f"{config_hash(record.config)}: edited, or of another version: it fills no cell "
-                            "of the paper's tables")  # fmt: skip
+            warnings.append(
+                f"{path}: config_hash is {record.config_hash}, but its config hashes to "
+                f"{config_hash(record.config)}: edited, or of another version: it fills no cell "
+                "of the paper's tables"
+            )
         found[record.path] = _newest(found.get(record.path), record, warnings)
     return [found[key] for key in sorted(found)], warnings
 
@@ -61,8 +63,10 @@ def _newest(old: RunRecord | None, new: RunRecord, warnings: list[str]) -> RunRe
     sound = [config_hash(r.config) == r.config_hash for r in (old, new)]  # an edited one never displaces the run's own
     newer = new.finished > old.finished if sound[0] == sound[1] else sound[1]
     kept, dropped = (new, old) if newer else (old, new)
-    warnings.append(f"{new.run}: two different records; {kept.source} (finished {kept.finished or 'unknown'}) counts, "
-                    f"{dropped.source} ({dropped.finished or 'unknown'}) does not")  # fmt: skip
+    warnings.append(
+        f"{new.run}: two different records; {kept.source} (finished {kept.finished or 'unknown'}) counts, "
+        f"{dropped.source} ({dropped.finished or 'unknown'}) does not"
+    )
     return kept
 
 

@@ -102,8 +102,14 @@ def column(metric: str, checkpoint: str = "last") -> Column:
     if checkpoint == "best":
         heading = heading.replace(" (%)", ", best epoch (%)")
     lower = metric not in _HIGHER_IS_BETTER
-    return Column(metric, heading, checkpoint, digits=3 if metric == "loss" else 2, lower_is_better=lower,
-                  compared=checkpoint == "last")  # fmt: skip
+    return Column(
+        metric,
+        heading,
+        checkpoint,
+        digits=3 if metric == "loss" else 2,
+        lower_is_better=lower,
+        compared=checkpoint == "last",
+    )
 
 
 def build_tables(records: Iterable[RunRecord], metrics: Sequence[str] | None = None) -> list[Table]:
@@ -223,8 +229,10 @@ def _notes(setting: Setting, columns: Sequence[Column], rows: Sequence[Row], mea
         yield "Bold: the best mean of a column, whether or not the difference is larger than the spread over seeds."
     if any(c.change for c, _ in cells):
         unpaired = any(c.change and not c.change.paired for c, _ in cells)
-        yield ("Arrows: difference to the Baseline over the seeds both have"
-               + ("; where there is no common seed, between the means." if unpaired else "."))  # fmt: skip
+        yield (
+            "Arrows: difference to the Baseline over the seeds both have"
+            + ("; where there is no common seed, between the means." if unpaired else ".")
+        )
     if setting.baseline is None:
         baselines = sum(g.first.mixer.name == "baseline" for g in setting.groups)
         reason = "more than one Baseline configuration" if baselines else "no Baseline run"
@@ -253,10 +261,15 @@ def _setting_differences(found: Sequence[Setting]) -> dict[str, list[str]]:
     pairs = {(s.groups[0].dataset, s.groups[0].model) for s in found}
     for pair in pairs:
         same = [s for s in found if (s.groups[0].dataset, s.groups[0].model) == pair]
-        configs = [{k: v for k, v in s.groups[0].first.config.items() if k in ("dataset", "model", "recipe", "trainer")}
-                   | {"evaluator": evaluation(s.groups[0].first.config) or {}} for s in same]  # fmt: skip
-        texts = [[t for t in found if not t.startswith("trainer.") or t.startswith("trainer.prec")]
-                 for found in differences(configs)]  # fmt: skip
+        configs = [
+            {k: v for k, v in s.groups[0].first.config.items() if k in ("dataset", "model", "recipe", "trainer")}
+            | {"evaluator": evaluation(s.groups[0].first.config) or {}}
+            for s in same
+        ]
+        texts = [
+            [t for t in found if not t.startswith("trainer.") or t.startswith("trainer.prec")]
+            for found in differences(configs)
+        ]
         for index, setting in enumerate(same):
             result[setting.key] = distinguishing(texts[index], texts[:index] + texts[index + 1 :])
     return result

@@ -34,7 +34,7 @@ def autoattack(measure: Measure, *, eps_255: float = 8.0, version: str = "standa
     is not installed.
     """
     if find_spec("torchattacks") is None:
-        raise ConfigError([ABSENT])
+        raise ConfigError(ABSENT)
     network = measure.pixel_network()
     options = {"eps": eps_255 / 255, "version": version, "seed": seed}
 

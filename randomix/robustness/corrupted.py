@@ -49,8 +49,10 @@ def corruptions(
     results = {name: [at(name, severity) for severity in severities] for name in there}
     totals = {result.total for row in results.values() for result in row}
     if len(totals) != 1:
-        raise DataError(f"{data.name}: the corrupted test sets have {', '.join(map(str, sorted(totals)))} images, "
-                        "expected as many in each; get them again")  # fmt: skip
+        raise DataError(
+            f"{data.name}: the corrupted test sets have {', '.join(map(str, sorted(totals)))} images, "
+            "expected as many in each; get them again"
+        )
     counts: dict[str, Any] = {
         "total": totals.pop(),
         "source": source,
@@ -84,15 +86,18 @@ def mean_errors(matrix: Mapping[str, Sequence[int]], total: int) -> dict[str, fl
 def corruption_problems(options: Mapping[str, Any], data: Data) -> list[str]:
     """What is wrong with the settings; raises DataError for files that are missing or damaged."""
     if len(data.input_shape) != 3:
-        return [f"evaluators has corruptions, which is for images (C, H, W); the samples of {data.name} are "
-                f"{data.input_shape}"]  # fmt: skip
+        return [
+            f"evaluators has corruptions, which is for images (C, H, W); the samples of {data.name} are "
+            f"{data.input_shape}"
+        ]
     source, severities = options.get("source", "official"), options.get("severities", SEVERITIES)
     names, problems = _chosen(options.get("names", "all")), []
     if unknown := [name for name in names if name not in CORRUPTIONS]:
         near = list(dict.fromkeys(filter(None, (nearest(str(name), (*WHOLE, *CORRUPTIONS)) for name in unknown))))
-        problems.append(f"evaluator.corruptions.names has {', '.join(map(repr, unknown))}, expected all, standard or "
-                        f"some of {', '.join(CORRUPTIONS)}"
-                        + (f"; did you mean {', '.join(near)}?" if near else ""))  # fmt: skip
+        problems.append(
+            f"evaluator.corruptions.names has {', '.join(map(repr, unknown))}, expected all, standard or "
+            f"some of {', '.join(CORRUPTIONS)}" + (f"; did you mean {', '.join(near)}?" if near else "")
+        )
     if not names or len(set(names)) != len(names):
         problems.append("evaluator.corruptions.names: expected one corruption or more, each once")
     if source not in SOURCES:

@@ -116,7 +116,7 @@ def check_evaluators(names: Sequence[str], settings: Mapping[str, Mapping[str, A
                 damages.append(error)
         problems += found
     if problems:
-        raise ConfigError([*problems, *map(str, damages)])
+        raise ConfigError(*problems, *map(str, damages))
     if damages:
         raise DataError("\n".join(map(str, damages)))
 

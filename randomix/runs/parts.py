@@ -47,8 +47,16 @@ def set_micro_batch(trainer: Trainer, size: int) -> None:
 def work_of(trainer: Trainer, data: Data, ranks: int) -> Work:
     """What a rank computes in a step where ``ranks`` share the batch."""
     recipe, config = trainer.recipe, trainer.config
-    return Work(trainer.model, trainer.mixer, trainer.criterion, trainer.precision, recipe.batch_size // ranks,
-                data.sample_shape, data.num_classes, config.seed)  # fmt: skip
+    return Work(
+        trainer.model,
+        trainer.mixer,
+        trainer.criterion,
+        trainer.precision,
+        recipe.batch_size // ranks,
+        data.sample_shape,
+        data.num_classes,
+        config.seed,
+    )
 
 
 def check_batch(config: TrainConfig, num_train: int, world_size: int) -> None:
@@ -62,12 +70,16 @@ def check_batch(config: TrainConfig, num_train: int, world_size: int) -> None:
     shares = world_size * accumulate
     if batch % shares:
         near = max(batch // shares, 1) * shares
-        raise ConfigError([f"recipe.batch_size={batch} must be divisible by {world_size} rank(s) x "
-                           f"recipe.accumulate={accumulate}: for example {near}"])  # fmt: skip
+        raise ConfigError(
+            f"recipe.batch_size={batch} must be divisible by {world_size} rank(s) x "
+            f"recipe.accumulate={accumulate}: for example {near}"
+        )
     sizes = micro_batch_sizes(batch // world_size)
     if (size == "auto" and not sizes) or (isinstance(size, int) and size not in sizes):
-        raise ConfigError([f"trainer.micro_batch_size={size}: must divide the {batch // world_size} samples of a rank "
-                           f"(recipe.batch_size={batch}, {world_size} rank(s)): one of {sizes}"])  # fmt: skip
+        raise ConfigError(
+            f"trainer.micro_batch_size={size}: must divide the {batch // world_size} samples of a rank "
+            f"(recipe.batch_size={batch}, {world_size} rank(s)): one of {sizes}"
+        )
 
 
 def _build_mixer(config: TrainConfig, data: Data, model: nn.Module) -> Mixer:
@@ -77,5 +89,5 @@ def _build_mixer(config: TrainConfig, data: Data, model: nn.Module) -> Mixer:
         mixer.check_shape(data.sample_shape)
         mixer.check_network(model, data.sample_shape)
     except ValueError as error:
-        raise ConfigError([f"mixer={config.mixer['name']}: {error}"]) from error
+        raise ConfigError(f"mixer={config.mixer['name']}: {error}") from error
     return mixer.allow_inplace()  # a loader makes each batch for one step only

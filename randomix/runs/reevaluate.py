@@ -65,9 +65,12 @@ def evaluate_checkpoint(
         if not world.is_main:
             return OK
         where = provenance.collect(
-            world_size=world.world_size, device=world.device.type, precision=precision.name,
-            threads=torch.get_num_threads(), started=started,
-        )  # fmt: skip
+            world_size=world.world_size,
+            device=world.device.type,
+            precision=precision.name,
+            threads=torch.get_num_threads(),
+            started=started,
+        )
         asked = {"checkpoint": Path(path).name, "evaluators": parsed.evaluators, "evaluator": parsed.evaluator}
         found["metrics"] = {"epoch": epoch, **found["metrics"]}
         target = _write(_record(run | asked, found, data, where), Path(path), asked | {"precision": precision.name})

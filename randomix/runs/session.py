@@ -152,9 +152,11 @@ class TrainingSession:
         state = loaded.state if loaded else checkpoints.read(self.folder.checkpoints / name)
         trainer, ranks = self.trainer, state["world_size"]
         if ranks != self.world.world_size and not trainer.loader.any_ranks:
-            raise ConfigError([f"the checkpoint was written by {ranks} rank(s), this run has {self.world.world_size}, "
-                               f"and shards are dealt to ranks: continue with trainer.nproc={ranks} (or torchrun "
-                               f"--nproc_per_node {ranks}), or start anew with another output_root"])  # fmt: skip
+            raise ConfigError(
+                f"the checkpoint was written by {ranks} rank(s), this run has {self.world.world_size}, "
+                f"and shards are dealt to ranks: continue with trainer.nproc={ranks} (or torchrun "
+                f"--nproc_per_node {ranks}), or start anew with another output_root"
+            )
         trainer.load_state(state)
         self._micro_batch_size = state.get("micro_batch_size")
         self.reporter.line(f"continuing {self.name} at step {trainer.progress.step} of {trainer.total_steps}")

@@ -176,10 +176,16 @@ class Table:
             world_size=1, device=self.setting.device, precision="fp32", threads=threads, started=time.time()
         )
         return {
-            "suite": "corruptions", "generator": VERSION, "size": self.setting.size, "images": self.ours,
-            "images_plain": self.plain, "rounds": len(next(iter(self.samples.values()))), "rows": rows,
-            "seconds_for_all_of_10000": totals, "provenance": where,
-        }  # fmt: skip
+            "suite": "corruptions",
+            "generator": VERSION,
+            "size": self.setting.size,
+            "images": self.ours,
+            "images_plain": self.plain,
+            "rounds": len(next(iter(self.samples.values()))),
+            "rows": rows,
+            "seconds_for_all_of_10000": totals,
+            "provenance": where,
+        }
 
     def _row(self, name: str) -> dict[str, Any]:
         """Quartiles of milliseconds an image, mean over the severities."""

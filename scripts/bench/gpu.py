@@ -52,13 +52,29 @@ class Network:
 
 
 NETWORKS = {
-    "preact_resnet18": Network({"name": "preact_resnet18"}, 32, 10, (128, 256, 512, 1024),
-                               lambda width: {"name": "preact_resnet18", "width": width}),
-    "wrn_28_10": Network({"name": "wrn_28_10"}, 32, 10, (128, 256, 512),
-                         lambda width: {"name": "wrn_28_10", "depth": 10, "widen_factor": 1, "width": width}),
-    "resnet50": Network({"name": "resnet50"}, 224, 1000, (64, 128, 256),
-                        lambda width: {"name": "resnet50", "blocks": [1, 1, 1, 1], "width_per_group": width}, 64),
-}  # fmt: skip
+    "preact_resnet18": Network(
+        {"name": "preact_resnet18"},
+        32,
+        10,
+        (128, 256, 512, 1024),
+        lambda width: {"name": "preact_resnet18", "width": width},
+    ),
+    "wrn_28_10": Network(
+        {"name": "wrn_28_10"},
+        32,
+        10,
+        (128, 256, 512),
+        lambda width: {"name": "wrn_28_10", "depth": 10, "widen_factor": 1, "width": width},
+    ),
+    "resnet50": Network(
+        {"name": "resnet50"},
+        224,
+        1000,
+        (64, 128, 256),
+        lambda width: {"name": "resnet50", "blocks": [1, 1, 1, 1], "width_per_group": width},
+        64,
+    ),
+}
 NARROW_BATCH = 16
 
 
@@ -87,8 +103,13 @@ def cases(name: str, device: str, width: int | None, batch: int | None, precisio
     points = [(main, size) for size in batches]
     if precision == "auto":
         points += [(other, batches[len(batches) // 2]) for other in PRECISIONS[device] if other != main]
-    base = loops.Setting(width=width or 64, size=network.size if width is None else network.narrow_size,
-                         classes=network.classes, device=device, steps=_DATA_STEPS)  # fmt: skip
+    base = loops.Setting(
+        width=width or 64,
+        size=network.size if width is None else network.narrow_size,
+        classes=network.classes,
+        device=device,
+        steps=_DATA_STEPS,
+    )
     for chosen, size in points:
         for mode, keys in MODES.items():
             if why_not(mode, device) is None:
@@ -184,9 +205,15 @@ def _waiting_is_an_error(device: str) -> Iterator[None]:
 
 
 def measure(
-    device: str, names: list[str], width: int | None, batch: int | None, precision: str, steps: int, rounds: int,
+    device: str,
+    names: list[str],
+    width: int | None,
+    batch: int | None,
+    precision: str,
+    steps: int,
+    rounds: int,
     progress: Callable[[str], None],
-) -> Plain:  # fmt: skip
+) -> Plain:
     """Ceilings first, then every case of the networks, then the waits of every method."""
     from bench import gpu_report
 

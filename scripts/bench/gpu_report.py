@@ -41,9 +41,15 @@ def _row(row: dict[str, Any]) -> str:
         return "| " + " | ".join([*cells, row["failed"], *[""] * 6]) + " |"
     low, middle, high = row["milliseconds"]
     memory = "" if row["memory_mib"] is None else f"{row['memory_mib']:.0f}"
-    cells += [f"{row['images_per_second']:.0f}", f"{middle:.2f} [{low:.2f}, {high:.2f}]",
-              f"{row['share_of_compute']:.1%}", f"{row['share_of_copy']:.1%}", memory,
-              f"{row['graphs']}, {row['recompiles']}", str(row["profile"]["launches"])]  # fmt: skip
+    cells += [
+        f"{row['images_per_second']:.0f}",
+        f"{middle:.2f} [{low:.2f}, {high:.2f}]",
+        f"{row['share_of_compute']:.1%}",
+        f"{row['share_of_copy']:.1%}",
+        memory,
+        f"{row['graphs']}, {row['recompiles']}",
+        str(row["profile"]["launches"]),
+    ]
     return "| " + " | ".join(cells) + " |"
 
 
@@ -80,9 +86,10 @@ def fastest(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """Of each network the row with most images a second."""
     best: dict[str, dict[str, Any]] = {}
     for row in rows:
-        if "failed" not in row and row["images_per_second"] > best.get(row["network"], {"images_per_second": 0})[
-            "images_per_second"
-        ]:  # fmt: skip
+        if (
+            "failed" not in row
+            and row["images_per_second"] > best.get(row["network"], {"images_per_second": 0})["images_per_second"]
+        ):
             best[row["network"]] = row
     return list(best.values())
 
@@ -108,16 +115,29 @@ def roofline(content: dict[str, Any], stem: Path) -> Path | None:
         slope = [left * peaks["copy"] / one, peak / one, peak / one]
         (line,) = axes.plot([left, peak / peaks["copy"], right], slope, lw=1)
         edges[name] = line.get_color()
-        axes.annotate(f"{name} {peak / one:.4g} {unit}", (right, peak / one), ha="right", va="bottom", fontsize=8,
-                      color=line.get_color())  # fmt: skip
+        axes.annotate(
+            f"{name} {peak / one:.4g} {unit}",
+            (right, peak / one),
+            ha="right",
+            va="bottom",
+            fontsize=8,
+            color=line.get_color(),
+        )
     markers = dict(zip(dict.fromkeys(row["mode"] for row in rows), "os^Dv", strict=False))
     colours = {name: f"C{number + 5}" for number, name in enumerate(dict.fromkeys(row["network"] for row in rows))}
     labelled = set()
     for row, intensity in zip(rows, intensities, strict=True):
         label = f"{row['network']}, {row['mode']}"
-        axes.plot(intensity, row["flops_per_second"] / one, markers[row["mode"]], color=colours[row["network"]],
-                  markeredgecolor=edges.get(row["precision"]), markeredgewidth=1.5,
-                  label=None if label in labelled else label, alpha=0.8)  # fmt: skip
+        axes.plot(
+            intensity,
+            row["flops_per_second"] / one,
+            markers[row["mode"]],
+            color=colours[row["network"]],
+            markeredgecolor=edges.get(row["precision"]),
+            markeredgewidth=1.5,
+            label=None if label in labelled else label,
+            alpha=0.8,
+        )
         labelled.add(label)
     axes.set(xscale="log", yscale="log", xlabel="FLOP per byte of an unfused step", ylabel=unit, xlim=(left, right))
     for axis in (axes.xaxis, axes.yaxis):

@@ -41,14 +41,24 @@ def measure(setting: Setting, rounds: int, progress: Callable[[str], None]) -> r
                 rows[name] = _alone(compiled, data, name)
     gain = _gain(setting, rounds, progress)
     point = targets.Point(setting.device, setting.width, setting.size, compiled=True)
-    found = [targets.judge(targets.PIXEL_GRAPHS, (rows[ALL_PIXEL]["graphs"],) * 3, point),
-             targets.judge(targets.RECOMPILES, (rows[ALL_PIXEL]["later"],) * 3, point)]  # fmt: skip
+    found = [
+        targets.judge(targets.PIXEL_GRAPHS, (rows[ALL_PIXEL]["graphs"],) * 3, point),
+        targets.judge(targets.RECOMPILES, (rows[ALL_PIXEL]["later"],) * 3, point),
+    ]
     for name, row in rows.items():
         if row["hidden"]:
             verdict = targets.judge(targets.HIDDEN_GRAPHS, (row["graphs"],) * 3, point)
             found.append(verdict and verdict | {"line": verdict["line"].replace("a hidden mixer", name)})
-    body = {"rows": rows, "pixel": pixel, "gain": gain, "targets": [v for v in found if v], "rounds": rounds,
-            "width": setting.width, "batch": setting.batch, "size": setting.size}  # fmt: skip
+    body = {
+        "rows": rows,
+        "pixel": pixel,
+        "gain": gain,
+        "targets": [v for v in found if v],
+        "rounds": rounds,
+        "width": setting.width,
+        "batch": setting.batch,
+        "size": setting.size,
+    }
     precision = resolve_precision(setting.precision, setting.torch_device).name
     return report.Plain("graphs", body, _lines, setting.device, precision, started)
 

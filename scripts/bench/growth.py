@@ -135,11 +135,19 @@ def _feeding(samples: int, setting: Setting) -> tuple[int, dict[str, Callable[[]
     """A whole number of epochs of the smallest set, so that the order of an epoch is part of every run."""
     data = datasets.build(
         {
-            "name": "fake_images", "root": None, "train_size": samples, "test_size": 10,
-            "num_classes": setting.classes, "channels": 3, "height": setting.size, "width": setting.size,
-            "crop_padding": 4, "flip": True, "verify": True,
+            "name": "fake_images",
+            "root": None,
+            "train_size": samples,
+            "test_size": 10,
+            "num_classes": setting.classes,
+            "channels": 3,
+            "height": setting.size,
+            "width": setting.size,
+            "crop_padding": 4,
+            "flip": True,
+            "verify": True,
         }
-    )  # fmt: skip
+    )
     dtype = resolve_precision(setting.precision, setting.torch_device).dtype
     loader = data.train_loader(
         batch_size=setting.batch, seed=0, rank=0, world_size=1, device=setting.torch_device, dtype=dtype

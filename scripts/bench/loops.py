@@ -49,11 +49,19 @@ def fake_data(setting: Setting) -> Data:
     """CIFAR-shaped synthetic images: their content does not change the time of a step."""
     return datasets.build(
         {
-            "name": "fake_images", "root": None, "train_size": setting.batch * setting.steps, "test_size": 10,
-            "num_classes": setting.classes, "channels": 3, "height": setting.size, "width": setting.size,
-            "crop_padding": 4, "flip": True, "verify": True,
+            "name": "fake_images",
+            "root": None,
+            "train_size": setting.batch * setting.steps,
+            "test_size": 10,
+            "num_classes": setting.classes,
+            "channels": 3,
+            "height": setting.size,
+            "width": setting.size,
+            "crop_padding": 4,
+            "flip": True,
+            "verify": True,
         }
-    )  # fmt: skip
+    )
 
 
 def network(setting: Setting) -> nn.Module:
@@ -64,17 +72,25 @@ def network(setting: Setting) -> nn.Module:
 
 
 def make_trainer(
-    setting: Setting, data: Data, mixer: str | dict[str, Any], *, model: nn.Module | None = None,
+    setting: Setting,
+    data: Data,
+    mixer: str | dict[str, Any],
+    *,
+    model: nn.Module | None = None,
     world: World | None = None,
-) -> Trainer:  # fmt: skip
+) -> Trainer:
     """Our trainer with one method; of the setting's network, or of ``model``."""
     graph = {"cuda_graph": True} if setting.cuda_graph else {}
     config = TrainConfig(
-        dataset={"name": "fake_images"}, model={"name": "preact_resnet18"}, mixer={"name": "?"},
+        dataset={"name": "fake_images"},
+        model={"name": "preact_resnet18"},
+        mixer={"name": "?"},
         recipe=RecipeConfig(name="bench", epochs=10_000, batch_size=setting.batch, lr=1e-3),
         trainer=TrainerConfig(device=setting.device, precision=setting.precision, compile=setting.compile, **graph),
-        logger={}, evaluator={}, evaluators=[],
-    )  # fmt: skip
+        logger={},
+        evaluator={},
+        evaluators=[],
+    )
     world = world or World(device=setting.torch_device)
     precision = resolve_precision(setting.precision, setting.torch_device)
     built = mixers.build(mixer, num_classes=setting.classes, mean=data.mean, std=data.std).allow_inplace()

@@ -15,6 +15,8 @@ from pathlib import Path
 
 import torch
 
+from randomix.engine.allocator import keep_freed_memory
+
 MEDIAN_ERROR = math.sqrt(math.pi / 2)  # standard error of a median, in those of a mean
 
 
@@ -24,6 +26,11 @@ class Sample:
 
     wall: float
     cpu: float
+
+
+def keep_memory(device: str) -> bool:
+    """As training does on a CPU; whether it is so."""
+    return device == "cpu" and keep_freed_memory()
 
 
 def cpu_seconds() -> float:

@@ -17,58 +17,15 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
 from torch.nn import functional as F
 from torch.utils.flop_counter import FlopCounterMode
 
-import models
 from bench import ceilings, gpu_report, sample_memory
+from bench.cases import CASES, Case
 from bench.measure import quartiles, timed
 from bench.report import CLOCK
 from randomix.engine.optim import resolve_precision
 from randomix.records import provenance
-
-PUZZLEMIX = {"stem_norm": False, "shortcut": "raw"}
-
-
-@dataclass(frozen=True)
-class Case:
-    """A network at a size of the paper; forward and step (forward + backward): expected GFLOP a sample."""
-
-    label: str
-    model: dict[str, Any]
-    sample_shape: tuple[int, ...]
-    num_classes: int
-    batch: int
-    forward: float
-    step: float
-
-    def build(self) -> nn.Module:
-        """The network, with weights that are the same every time."""
-        torch.manual_seed(0)
-        return models.build(self.model, sample_shape=self.sample_shape, num_classes=self.num_classes)
-
-
-def _case(label: str, name: str, shape: tuple[int, ...], classes: int, batch: int, forward: float, step: float,
-          **options: Any) -> Case:  # fmt: skip
-    return Case(label, {"name": name, **options}, shape, classes, batch, forward, step)
-
-
-CASES = (
-    _case("PreAct-ResNet18, 32 x 32", "preact_resnet18", (3, 32, 32), 10, 32, 1.111, 3.329),
-    _case("PreAct-ResNet18, 64 x 64, stem stride 1", "preact_resnet18", (3, 64, 64), 200, 8, 4.444, 13.316),
-    _case("PreAct-ResNet18, 64 x 64, Puzzle Mix's", "preact_resnet18", (3, 64, 64), 200, 32, 1.111, 3.330,
-          stem_stride=2, **PUZZLEMIX),
-    _case("WRN-28-10, 32 x 32", "wrn_28_10", (3, 32, 32), 10, 4, 10.487, 31.459),
-    _case("ResNet-50, 224 x 224", "resnet50", (3, 224, 224), 1000, 4, 8.178, 24.299),
-    _case("ResNet-50, 160 x 160", "resnet50", (3, 160, 160), 1000, 8, 4.175, 12.404),
-    _case("1-D PreAct-ResNet18, 16,000, kernel 3 stride 1", "preact_resnet18_1d", (1, 16000), 12, 4, 21.764, 65.286,
-          stem_kernel=3, stem_stride=1),
-    _case("1-D PreAct-ResNet18, 16,000, kernel 9 stride 4", "preact_resnet18_1d", (1, 16000), 12, 8, 5.444, 16.328,
-          stem_kernel=9, stem_stride=4),
-    _case("1-D PreAct-ResNet18, 16,000, kernel 79 stride 16", "preact_resnet18_1d", (1, 16000), 12, 32, 1.370, 4.100),
-    _case("PreAct-ResNet18 width 16, 32 x 32", "preact_resnet18", (3, 32, 32), 10, 32, 0.070, 0.209, width=16),
-)  # fmt: skip
 
 
 def count(case: Case) -> dict[str, Any]:
@@ -173,21 +130,31 @@ class Table:
         if self.ceilings is None:
             return None
         rows = [
-            {"network": name, "mode": "eager", "precision": self.precision,
-             "flops": row["flops"], "bytes": row["bytes"],
-             "flops_per_second": row["flops"] / row[f"{CLOCK[self.device]}_seconds"][1]}
+            {
+                "network": name,
+                "mode": "eager",
+                "precision": self.precision,
+                "flops": row["flops"],
+                "bytes": row["bytes"],
+                "flops_per_second": row["flops"] / row[f"{CLOCK[self.device]}_seconds"][1],
+            }
             for name, row in self.rows.items()
-        ]  # fmt: skip
+        ]
         return gpu_report.roofline(content | {"rows": rows}, stem)
 
     def markdown(self, content: dict[str, Any]) -> str:
         """The table that people read."""
         where = content["provenance"]
         machine = where["hardware"].get("gpu") if self.device == "cuda" else where["hardware"]["cpu"]
-        peaks = [] if self.ceilings is None else [
-            "Ceilings on random data: the faster of a matrix product and a 3x3 convolution "
-            f"{self.ceilings['compute'][self.precision] / 1e9:.0f} GFLOP/s, copy "
-            f"{self.ceilings['copy'] / 1e9:.1f} GB/s (read + written)."]  # fmt: skip
+        peaks = (
+            []
+            if self.ceilings is None
+            else [
+                "Ceilings on random data: the faster of a matrix product and a 3x3 convolution "
+                f"{self.ceilings['compute'][self.precision] / 1e9:.0f} GFLOP/s, copy "
+                f"{self.ceilings['copy'] / 1e9:.1f} GB/s (read + written)."
+            ]
+        )
         wrong = [name for name, row in self.rows.items() if not row["as_expected"]]
         agrees = "as expected" if not wrong else "NOT as expected: " + ", ".join(wrong)
         lines = [
@@ -214,9 +181,18 @@ def _line(named: tuple[str, dict[str, Any]]) -> str:
     name, row = named
     cpu, wall = row["cpu_seconds"][1], row["wall_seconds"][1]
     rate = row["batch"] / cpu
-    cells = [name, f"{row['parameters']:,}", f"{row['gflop_forward']:.3f}", f"{row['gflop_step']:.3f}",
-             str(row["batch"]), f"{cpu:.3f}", f"{wall:.3f}", f"{rate:.2f}", f"{rate * row['gflop_step']:.0f}",
-             f"{row['memory_mib']:.0f} ({row['memory_before_mib']:.0f})"]  # fmt: skip
+    cells = [
+        name,
+        f"{row['parameters']:,}",
+        f"{row['gflop_forward']:.3f}",
+        f"{row['gflop_step']:.3f}",
+        str(row["batch"]),
+        f"{cpu:.3f}",
+        f"{wall:.3f}",
+        f"{rate:.2f}",
+        f"{rate * row['gflop_step']:.0f}",
+        f"{row['memory_mib']:.0f} ({row['memory_before_mib']:.0f})",
+    ]
     return "| " + " | ".join(cells) + " |"
 
 

@@ -274,9 +274,12 @@ def _block_sizes(mixer: SaliencyMixer, point: Point) -> list[tuple[str, Any]]:
         return [(mixer.name, mixer)]
     drawn = mixer.block_nums or [n for n in (2, 4, 8, 16) if point.size % n == 0]
     return [
-        (f"{mixer.name}, {n} x {n} blocks",
-         mixers.build({"name": mixer.name, "block_nums": [n]}, num_classes=point.classes)) for n in drawn
-    ]  # fmt: skip
+        (
+            f"{mixer.name}, {n} x {n} blocks",
+            mixers.build({"name": mixer.name, "block_nums": [n]}, num_classes=point.classes),
+        )
+        for n in drawn
+    ]
 
 
 def _inputs_and_gradient(point: Point) -> tuple[Tensor, Tensor]:

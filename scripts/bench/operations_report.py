@@ -144,8 +144,12 @@ def _summary(content: dict[str, Any]) -> list[str]:
 def _in_place(content: dict[str, Any]) -> list[str]:
     if not any(_ratios(content, in_place=True)):
         return []
-    return ["", "And of timm as it is, which overwrites that batch, against ours allowed to, as in the trainer:", "",
-            *_worst(content, in_place=True)]  # fmt: skip
+    return [
+        "",
+        "And of timm as it is, which overwrites that batch, against ours allowed to, as in the trainer:",
+        "",
+        *_worst(content, in_place=True),
+    ]
 
 
 def _point_table(point: dict[str, Any], clock: str) -> list[str]:

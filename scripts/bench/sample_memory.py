@@ -5,18 +5,15 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable, Mapping
 from dataclasses import replace
-from typing import TYPE_CHECKING
 
 import torch
 from torch import nn
 from torch.nn import functional as F
 from torch.profiler import ProfilerActivity, profile
 
+from bench.cases import Case
 from bench.measure import interleaved, ratios
 from randomix.engine.optim import Precision, resolve_precision
-
-if TYPE_CHECKING:
-    from bench.networks import Case
 
 SIZES = 4, 8  # of the batches whose difference is taken
 

@@ -15,7 +15,7 @@ import torch
 
 from bench import report, targets, waiting
 from bench.loops import Setting, fake_data, make_trainer, ours
-from bench.measure import quartiles, timed
+from bench.measure import keep_memory, quartiles, timed
 from randomix.engine import distributed
 from randomix.engine.launcher import launch
 from randomix.engine.optim import resolve_precision
@@ -34,7 +34,9 @@ def measure(
             progress(f"{count} rank(s), {kind:10s}")
             batch = setting.batch * (count if kind == "weak" else 1)
             rows[f"{count} {kind}"] = _of_ranks(replace(setting, batch=batch), count, threads, rounds) | {
-                "ranks": count, "kind": kind}  # fmt: skip
+                "ranks": count,
+                "kind": kind,
+            }
     rows = {name: row | _efficiency(row, next(iter(rows.values()))) for name, row in rows.items()}
     gpu = provenance.hardware()["gpu"] or ""
     point, verdicts = targets.Point(setting.device, setting.width, setting.size, gpu=gpu), []
@@ -78,7 +80,6 @@ def _of_ranks(setting: Setting, ranks: int, threads: int, rounds: int) -> dict[s
 def worker(setting_: dict[str, Any], rounds: int, threads: int, folder: str) -> None:
     """One rank: writes its seconds of every round, which all ranks begin together."""
     torch.set_num_threads(threads)
-    from bench.suites import keep_memory  # here, as suites imports this module
 
     setting = Setting(**setting_)
     keep_memory(setting.device)
@@ -93,8 +94,12 @@ def worker(setting_: dict[str, Any], rounds: int, threads: int, folder: str) -> 
                 samples.append(timed(run))
         samples, known = samples[1:], [share for share in waits if share is not None]
         sent = sum(p.numel() * p.element_size() for p in trainer.model.parameters() if p.requires_grad)
-        content = {"wall": [s.wall for s in samples], "cpu": [s.cpu for s in samples], "gradient_bytes": sent,
-                   "waits": quartiles(known) if known else None}  # fmt: skip
+        content = {
+            "wall": [s.wall for s in samples],
+            "cpu": [s.cpu for s in samples],
+            "gradient_bytes": sent,
+            "waits": quartiles(known) if known else None,
+        }
         (Path(folder) / f"rank-{world.rank}.json").write_text(json.dumps(content))
 
 
@@ -124,12 +129,22 @@ def _lines(content: dict[str, Any]) -> list[str]:
     ]
     for row in content["rows"].values():
         reduced = row["gradient_bytes"] / 1e6 if row["ranks"] > 1 else 0.0
-        wall, cpu = (f"{m:.2f} [{low:.2f}, {high:.2f}]" for low, m, high in (row["wall_milliseconds"],
-                                                                               row["cpu_milliseconds"]))  # fmt: skip
-        cells = [str(row["ranks"]), row["kind"] if row["ranks"] > 1 else "", str(row["batch"]),
-                 f"{row['images_per_second']:.0f}", f"{row['wall_efficiency']:.3f}",
-                 f"{row['images_per_cpu_second']:.0f}", f"{row['cpu_efficiency']:.3f}", wall, cpu,
-                 f"{reduced:.2f}", _share(row["waits"])]  # fmt: skip
+        wall, cpu = (
+            f"{m:.2f} [{low:.2f}, {high:.2f}]" for low, m, high in (row["wall_milliseconds"], row["cpu_milliseconds"])
+        )
+        cells = [
+            str(row["ranks"]),
+            row["kind"] if row["ranks"] > 1 else "",
+            str(row["batch"]),
+            f"{row['images_per_second']:.0f}",
+            f"{row['wall_efficiency']:.3f}",
+            f"{row['images_per_cpu_second']:.0f}",
+            f"{row['cpu_efficiency']:.3f}",
+            wall,
+            cpu,
+            f"{reduced:.2f}",
+            _share(row["waits"]),
+        ]
         lines.append("| " + " | ".join(cells) + " |")
     return lines + targets.lines(content["targets"])
 

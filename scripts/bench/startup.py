@@ -85,8 +85,13 @@ def _run(name: str, *options: str) -> Sample:
     with tempfile.TemporaryDirectory(prefix="randomix-") as folder, open(os.path.join(folder, "log"), "w+b") as log:
         compiler = {"TORCHINDUCTOR_CACHE_DIR": os.path.join(folder, "cache"), "TORCHINDUCTOR_COMPILE_THREADS": "1"}
         begun = time.perf_counter()
-        process = subprocess.Popen([sys.executable, *options, *arguments], cwd=folder, stdout=log, stderr=log,
-                                   env=os.environ | compiler | {"OMP_NUM_THREADS": "1"})  # fmt: skip
+        process = subprocess.Popen(
+            [sys.executable, *options, *arguments],
+            cwd=folder,
+            stdout=log,
+            stderr=log,
+            env=os.environ | compiler | {"OMP_NUM_THREADS": "1"},
+        )
         _, status, usage = os.wait4(process.pid, 0)
         wall = time.perf_counter() - begun
         process.returncode = os.waitstatus_to_exitcode(status)
@@ -102,8 +107,9 @@ def _imports_torch(name: str) -> bool:
     """Asked of Python itself in one more process."""
     arguments, _ = CASES[name]
     with tempfile.TemporaryDirectory(prefix="randomix-") as folder:
-        done = subprocess.run([sys.executable, "-X", "importtime", *arguments], cwd=folder, capture_output=True,
-                              text=True, check=False)  # fmt: skip
+        done = subprocess.run(
+            [sys.executable, "-X", "importtime", *arguments], cwd=folder, capture_output=True, text=True, check=False
+        )
     return any(line.rpartition("|")[2].strip() == "torch" for line in done.stderr.splitlines())
 
 

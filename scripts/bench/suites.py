@@ -10,9 +10,8 @@ from typing import Any
 import torch
 
 from bench import loops, report, targets
-from bench.measure import interleaved
+from bench.measure import interleaved, keep_memory
 from randomix import mixers
-from randomix.engine.allocator import keep_freed_memory
 from randomix.engine.protocols import Data
 
 
@@ -24,9 +23,14 @@ def note(text: str) -> None:
 def setting_of(options: argparse.Namespace) -> loops.Setting:
     """The point that loop, step and others are measured at."""
     return loops.Setting(
-        width=options.width or 16, batch=options.batch or 128, steps=options.steps, size=options.size or 32,
-        device=options.device, precision=options.precision, compile=options.compile,
-    )  # fmt: skip
+        width=options.width or 16,
+        batch=options.batch or 128,
+        steps=options.steps,
+        size=options.size or 32,
+        device=options.device,
+        precision=options.precision,
+        compile=options.compile,
+    )
 
 
 def loop(options: argparse.Namespace) -> report.Report:
@@ -158,11 +162,6 @@ def startup(options: argparse.Namespace) -> report.Report:
     from bench import startup
 
     return startup.measure(options.rounds, note)
-
-
-def keep_memory(device: str) -> bool:
-    """As training does on a CPU; whether it is so."""
-    return device == "cpu" and keep_freed_memory()
 
 
 SUITES: dict[str, Callable[[argparse.Namespace], report.Report]] = {

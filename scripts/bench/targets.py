@@ -63,12 +63,22 @@ BARE, PEER, AIRBENCH = "bare step", "peer-style loop (Mixup)", "airbench-style l
 CHEAP = ("mixup", "cutmix", "cutout", "fmix", "resizemix", "saliencymix", "randomix")
 
 LOOP = (
-    Target("T1", "bare step / full loop", ">=", {"cpu, width >= 64": 0.98, "cpu": 0.95, "cuda, size >= 224": 0.95,
-                                                 "cuda": 0.97}, (BARE, OURS)),
+    Target(
+        "T1",
+        "bare step / full loop",
+        ">=",
+        {"cpu, width >= 64": 0.98, "cpu": 0.95, "cuda, size >= 224": 0.95, "cuda": 0.97},
+        (BARE, OURS),
+    ),
     Target("T4", "peer-style loop / full loop", ">=", {"cpu": 2.0, "V100": 3.0, "cuda": 5.0}, (PEER, OURS)),
-    Target("T5", "airbench-style loader, eager / full loop", ">=", {"cpu": 1.0, "cuda, compiled": 1.15, "cuda": 1.0},
-           (AIRBENCH, OURS)),
-)  # fmt: skip
+    Target(
+        "T5",
+        "airbench-style loader, eager / full loop",
+        ">=",
+        {"cpu": 1.0, "cuda, compiled": 1.15, "cuda": 1.0},
+        (AIRBENCH, OURS),
+    ),
+)
 STEP = (
     *(Target("T2", f"{name} / baseline", "<=", {"cpu": 1.03, "cuda": 1.02}, (name, "baseline")) for name in CHEAP),
     Target("T3", "puzzlemix / baseline", "<=", {"cpu": 1.9, "cuda": 1.75}, ("puzzlemix", "baseline")),

@@ -33,8 +33,9 @@ def readable(tasks: Iterable[Task], checkout: Path) -> tuple[list[Task], Counter
     tasks = list(tasks)
     keys = [json.dumps(task.run.config["dataset"], sort_keys=True) for task in tasks]
     asked = json.dumps(sorted(set(keys)))
-    done = subprocess.run([sys.executable, "-c", _OPEN], input=asked, cwd=checkout, stdout=subprocess.PIPE, text=True,
-                          check=False)  # fmt: skip
+    done = subprocess.run(
+        [sys.executable, "-c", _OPEN], input=asked, cwd=checkout, stdout=subprocess.PIPE, text=True, check=False
+    )
     lines: dict[str, str] = json.loads(done.stdout.splitlines()[-1]) if done.returncode == 0 else {}
     return [task for task, key in zip(tasks, keys, strict=True) if key not in lines], Counter(
         lines[key] for key in keys if key in lines

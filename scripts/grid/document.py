@@ -21,7 +21,14 @@ def _entry(run: Run) -> Mapping[str, Any]:
     dataset, model, digest = run.key
     names = run.config["evaluators"]
     return {
-        "config_hash": digest, "dataset": dataset, "model": model, "label": run.label, "command": run.command(),
-        "seeds": list(run.seeds), "gpu_hours": run.gpu_hours, "evaluators": names,
-        "evaluation": {name: run.config["evaluator"][name] for name in names}, "cells": list(run.cells),
-    }  # fmt: skip
+        "config_hash": digest,
+        "dataset": dataset,
+        "model": model,
+        "label": run.label,
+        "command": run.command(),
+        "seeds": list(run.seeds),
+        "gpu_hours": run.gpu_hours,
+        "evaluators": names,
+        "evaluation": {name: run.config["evaluator"][name] for name in names},
+        "cells": list(run.cells),
+    }

@@ -92,9 +92,15 @@ class Pool:
         where = f" on GPU {', '.join(gpus)}" if gpus else ""
         self.say(f"{number} {task.title}{where}")
         with log.open("ab") as out:
-            process = subprocess.Popen([sys.executable, *task.arguments], cwd=self.checkout, env=env, stdout=out,
-                                       stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL,
-                                       start_new_session=True)  # fmt: skip
+            process = subprocess.Popen(
+                [sys.executable, *task.arguments],
+                cwd=self.checkout,
+                env=env,
+                stdout=out,
+                stderr=subprocess.STDOUT,
+                stdin=subprocess.DEVNULL,
+                start_new_session=True,
+            )
         self.children.append(_Child(process, task, gpus, log, time.monotonic()))
 
     def _collect(self) -> None:

@@ -38,7 +38,7 @@ def check_more(texts: Sequence[str], configs: Sequence[Mapping[str, Any]]) -> No
     changed = [_with(config, settings) for config in configs if settings]
     problems += dict.fromkeys(line for config in changed for line in validate(config, TrainConfig))
     if problems:
-        raise ConfigError(problems)
+        raise ConfigError(*problems)
 
 
 def _with(config: Mapping[str, Any], settings: Mapping[str, Any]) -> dict[str, Any]:

@@ -116,7 +116,7 @@ class Experiments:
         plain = OmegaConf.to_container(config, resolve=True)
         problems = [*validate(plain, TrainConfig, self.known), *wrong]
         if problems:
-            raise ConfigError([f"{' '.join(o.input_line for o in overrides)}: {problem}" for problem in problems])
+            raise ConfigError(*[f"{' '.join(o.input_line for o in overrides)}: {problem}" for problem in problems])
         return normalise(plain)
 
 
@@ -136,8 +136,11 @@ def experiments(checkout: Path) -> list[str]:
 def plan(checkout: Path, *scales: Scale) -> list[list[Run]]:
     """For each scale all of its runs, each once, in the order of their first cell."""
     with Experiments(checkout) as made:
-        jobs = [(experiment, job, made.compose(job))
-                for experiment in experiments(checkout) for job in made.jobs(experiment)]  # fmt: skip
+        jobs = [
+            (experiment, job, made.compose(job))
+            for experiment in experiments(checkout)
+            for job in made.jobs(experiment)
+        ]
         return [_merge(_run(made, *job, scale) for job in jobs) for scale in scales]
 
 

@@ -48,5 +48,6 @@ def load(name: str, configs: Path) -> Scale:
 
 def _fits(when: Mapping[str, Any], config: Mapping[str, Any]) -> bool:
     """Whether a run's sections have one of the names asked for."""
-    return all(config[section]["name"] in ([names] if isinstance(names, str) else names)
-               for section, names in when.items())  # fmt: skip
+    return all(
+        config[section]["name"] in ([names] if isinstance(names, str) else names) for section, names in when.items()
+    )

@@ -54,9 +54,17 @@ def write(tasks: Sequence[Task], folder: Path, checkout: Path, python: str) -> l
         digest = hashlib.sha256("\n".join(commands).encode()).hexdigest()[:8]
         name = f"{gpus}-gpu-{digest}"
         logs = f"{folder}/".replace("%", "%%") + "%x-%A_%a.log"
-        content = _SCRIPT.format(name=name, count=len(commands), gpus=gpus, cpus=8 * gpus, logs=shlex.quote(logs),
-                                 checkout=shlex.quote(str(checkout)), commands="\n".join(commands), wrong=USER,
-                                 interrupted=INTERRUPTED)  # fmt: skip
+        content = _SCRIPT.format(
+            name=name,
+            count=len(commands),
+            gpus=gpus,
+            cpus=8 * gpus,
+            logs=shlex.quote(logs),
+            checkout=shlex.quote(str(checkout)),
+            commands="\n".join(commands),
+            wrong=USER,
+            interrupted=INTERRUPTED,
+        )
         scripts.append(folder / f"{name}.sbatch")
         write_atomic(scripts[-1], content, parents=True)
     return scripts

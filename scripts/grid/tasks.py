@@ -44,17 +44,29 @@ def tasks_of(run: Run, states: Mapping[int, State], scale: str, more: Sequence[s
     for seed in [s for s in run.seeds if states[s].name == UNEVALUATED]:
         there = states[seed]
         precision = [f"trainer.precision={there.precision}"] if there.precision else []  # a cell has one arithmetic
-        arguments = ("eval.py", f"checkpoint={there.folder}", *_evaluation(run, there.missing), *precision,
-                     *_for_eval(more))  # fmt: skip
+        arguments = (
+            "eval.py",
+            f"checkpoint={there.folder}",
+            *_evaluation(run, there.missing),
+            *precision,
+            *_for_eval(more),
+        )
         what = f"{title}/seed-{seed}: {', '.join(there.missing)}"
         found.append(Task(arguments, what, run, (seed,), _given_nproc(more) or 1))
     seeds = tuple(s for s in run.seeds if states[s].name not in (DONE, RUNNING, UNEVALUATED, NO_CHECKPOINT))
     for group in [(s,) for s in seeds] if scale == PAPER else [seeds] * bool(seeds):
         text = ",".join(map(str, group))
-        found.append(Task(
-            ("train.py", *run.overrides, *more, f"seed={text}"), f"{title}/seed-{text}", run, group, nproc,
-            _times(run.gpu_hours, len(group)), _times(run.cpu_seconds, len(group)),
-        ))  # fmt: skip
+        found.append(
+            Task(
+                ("train.py", *run.overrides, *more, f"seed={text}"),
+                f"{title}/seed-{text}",
+                run,
+                group,
+                nproc,
+                _times(run.gpu_hours, len(group)),
+                _times(run.cpu_seconds, len(group)),
+            )
+        )
     return found
 
 

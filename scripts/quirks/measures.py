@@ -146,9 +146,16 @@ def comixup(draws: int, seed: int) -> Numbers:
     share = {}
     for precedence in partition.PRECEDENCES:
         problem = partition.Problem(
-            cooperative.in_parts(costs.flatten(1), count), compatibility, present, (4, 4),
-            0.32 / 16, 1.0 / 16, 0.83 * 16, "hard", precedence,
-        )  # fmt: skip
+            cooperative.in_parts(costs.flatten(1), count),
+            compatibility,
+            present,
+            (4, 4),
+            0.32 / 16,
+            1.0 / 16,
+            0.83 * 16,
+            "hard",
+            precedence,
+        )
         masks = partition.solve(problem, cooperative.in_parts(first.flatten(1), count), 4, True, False)
         counts = masks.sum(2)
         share[precedence] = counts / 16

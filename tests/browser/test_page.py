@@ -56,8 +56,9 @@ WIDTH = """
 def report(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """Both scales partly filled, and one setting outside of the grids."""
     root = tmp_path_factory.mktemp("page")
-    for number, (row, table, error) in enumerate((("mixup", 1, 8.0), ("cutmix", 1, 6.0), ("randomix", 1, 5.0),
-                                                  ("authors-fmix", 1, 7.0), ("M", 6, 30.0))):  # fmt: skip
+    for number, (row, table, error) in enumerate(
+        (("mixup", 1, 8.0), ("cutmix", 1, 6.0), ("randomix", 1, 5.0), ("authors-fmix", 1, 7.0), ("M", 6, 30.0))
+    ):
         for seed in (0, 1):
             path = root / "records" / f"{number}-{seed}.json"
             path.parent.mkdir(exist_ok=True)
@@ -74,9 +75,16 @@ def look(report: Path, probe: str, width: int = 1200) -> dict[str, Any]:
     """What ``probe`` notes down in ``seen`` about the page."""
     frame = report / "page" / "frame.html"
     frame.write_text(FRAME.format(width=width, probe=probe))
-    flags = ["--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--enable-logging=stderr",
-             "--disable-background-networking", "--allow-file-access-from-files",
-             f"--user-data-dir={report / 'profile'}"]  # fmt: skip
+    flags = [
+        "--headless=new",
+        "--no-sandbox",
+        "--disable-gpu",
+        "--disable-dev-shm-usage",
+        "--enable-logging=stderr",
+        "--disable-background-networking",
+        "--allow-file-access-from-files",
+        f"--user-data-dir={report / 'profile'}",
+    ]
     command = ["chromium", *flags, "--dump-dom", frame.as_uri()]
     done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True)
     assert [line for line in done.stderr.splitlines() if ":CONSOLE" in line] == []

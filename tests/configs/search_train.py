@@ -34,9 +34,15 @@ def run(config: dict[str, Any], label: str) -> int:
     weights = dict(zip(mixer["candidates"], mixer["weights"], strict=True))
     history = [{"epoch": 1, "top1_error": 10.0 - len(weights) + seed}]
     content = record.build_record(
-        config, history=history, best={}, evaluated={"metrics": errors(weights, seed)}, candidates={}, mode="l+m",
-        data={}, provenance={},
-    )  # fmt: skip
+        config,
+        history=history,
+        best={},
+        evaluated={"metrics": errors(weights, seed)},
+        candidates={},
+        mode="l+m",
+        data={},
+        provenance={},
+    )
     folder.root.mkdir(parents=True)
     folder.record.write_text(content)
     print(f"{label} trained", flush=True)

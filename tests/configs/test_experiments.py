@@ -60,9 +60,12 @@ def test_the_committed_grid_is_fresh_and_sound(scale: str, grids) -> None:
 
 def test_the_recipes_are_those_of_section_4(paper: list[Run]) -> None:
     want = {  # epochs, batch, learning rate, weight decay
-        "cifar10": (200, 256, 0.1, 5e-4), "cifar100": (200, 256, 0.1, 5e-4), "tiny_imagenet": (200, 256, 0.1, 5e-4),
-        "imagenet": (100, 2048, 0.8, 4e-5), "speech_commands": (300, 256, 0.05, 5e-4),
-    }  # fmt: skip
+        "cifar10": (200, 256, 0.1, 5e-4),
+        "cifar100": (200, 256, 0.1, 5e-4),
+        "tiny_imagenet": (200, 256, 0.1, 5e-4),
+        "imagenet": (100, 2048, 0.8, 4e-5),
+        "speech_commands": (300, 256, 0.05, 5e-4),
+    }
     for run in paper:
         if any("authors-" in cell for cell in run.cells):
             continue

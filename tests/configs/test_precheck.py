@@ -41,48 +41,64 @@ def problems(*overrides: str, multirun: bool = False, name: str = "train") -> li
         ("recipe.lr=0", "recipe.lr=0: must be a number above 0"),
         ("recipe.epochs=1e2", "recipe.epochs=100.0: must be a whole number of at least 1; write 100"),
         ("recipe.nesterov=1", "recipe.nesterov=1: must be true or false"),
-        ("recipe.schedule=cosin",
-         "recipe.schedule=cosin: must be one of cosine, multistep, constant; did you mean cosine?"),
-        ("recipe.milestones=[0.8,0.5]",
-         "recipe.milestones=[0.8,0.5]: must be a list of numbers between 0 and 1, increasing"),
-        ("recipe.schedule=multistep",
-         "recipe.milestones=[]: recipe.schedule=multistep needs some, for example [0.5,0.75]"),
+        (
+            "recipe.schedule=cosin",
+            "recipe.schedule=cosin: must be one of cosine, multistep, constant; did you mean cosine?",
+        ),
+        (
+            "recipe.milestones=[0.8,0.5]",
+            "recipe.milestones=[0.8,0.5]: must be a list of numbers between 0 and 1, increasing",
+        ),
+        (
+            "recipe.schedule=multistep",
+            "recipe.milestones=[]: recipe.schedule=multistep needs some, for example [0.5,0.75]",
+        ),
         ("recipe.warmup_epochs=61", "recipe.warmup_epochs=61: must be at most recipe.epochs=60"),
-        ("trainer.nproc=3",
-         "recipe.batch_size=50: must be divisible by trainer.nproc=3 x recipe.accumulate=1; for example 48"),
-        ("dataset.train_size=20",
-         "recipe.batch_size=50: must be at most dataset.train_size=20, or no batch is complete"),
+        (
+            "trainer.nproc=3",
+            "recipe.batch_size=50: must be divisible by trainer.nproc=3 x recipe.accumulate=1; for example 48",
+        ),
+        (
+            "dataset.train_size=20",
+            "recipe.batch_size=50: must be at most dataset.train_size=20, or no batch is complete",
+        ),
         ("seed=-1", "seed=-1: must be a whole number of at least 0 and below 2^63"),
         ("seed=true", "seed=true: must be a whole number of at least 0 and below 2^63"),
-        ("seed=99999999999999999999",
-         "seed=99999999999999999999: must be a whole number of at least 0 and below 2^63"),
-        ("recipe.batch_size=1", "recipe.batch_size=1: must be at least 2 x trainer.nproc=1 x recipe.accumulate=1, "
-         "as batch normalisation needs 2 images at a time; for example 2"),
+        ("seed=99999999999999999999", "seed=99999999999999999999: must be a whole number of at least 0 and below 2^63"),
+        (
+            "recipe.batch_size=1",
+            "recipe.batch_size=1: must be at least 2 x trainer.nproc=1 x recipe.accumulate=1, "
+            "as batch normalisation needs 2 images at a time; for example 2",
+        ),
         ("model.width=1.5", "model.width=1.5: must be a whole number of at least 1"),
         ("mixer.alpha=0", "mixer.alpha=0: must be a number above 0"),
         ("mixer.weights=[3,1]", "mixer.weights has 2 entries but mixer.candidates has 4"),
-        ("mixer.candidates=[mixup,cutmix]",
-         "mixer.weights has 4 entries but mixer.candidates has 2; set mixer.weights=[1,1]"),
+        (
+            "mixer.candidates=[mixup,cutmix]",
+            "mixer.weights has 4 entries but mixer.candidates has 2; set mixer.weights=[1,1]",
+        ),
         ("mixer={weights:[3,1]}", "mixer.weights has 2 entries but mixer.candidates has 4"),
-        ("mixer.weights=[0,0,0,0]",
-         "mixer.weights=[0,0,0,0]: must be null or a list of numbers of at least 0, not all 0"),
+        (
+            "mixer.weights=[0,0,0,0]",
+            "mixer.weights=[0,0,0,0]: must be null or a list of numbers of at least 0, not all 0",
+        ),
         ("mixer.candidates=[]", "mixer.candidates=[]: must be a list of methods with at least one entry"),
         ("mixer.candidates.1=cutmx", f"mixer.candidates[1]=cutmx: must be one of {METHODS}; did you mean cutmix?"),
-        ("mixer.candidates.0={name:fmix,spectrum:real}",
-         "mixer.candidates[0].spectrum=real: must be one of code, paper"),
+        (
+            "mixer.candidates.0={name:fmix,spectrum:real}",
+            "mixer.candidates[0].spectrum=real: must be one of code, paper",
+        ),
         ("mixer.granularity=image", "mixer.granularity=image: must be one of batch, sample"),
         ("evaluator.noise.sigma=-0.1", "evaluator.noise.sigma=-0.1: must be a number of at least 0"),
         ("evaluators=clean", "evaluators=clean: must be a list of names"),
-        ("evaluators=[clean,nose]",
-         f"evaluators=[clean,nose]: nose must be one of {EVALUATORS}; "
-         "did you mean noise?"),
+        ("evaluators=[clean,nose]", f"evaluators=[clean,nose]: nose must be one of {EVALUATORS}; did you mean noise?"),
         ("seed=0,1,2", "seed=0,1,2: several values need -m; for one list write 'seed=[0,1,2]'"),
         ("mixer.weights=[1,1", "mixer.weights=[1,1: cannot be read; check brackets and quotes: 'mixer.weights=[a,b]'"),
         ("verbose", "verbose: no value; write verbose=VALUE"),
         ("~logger", "logger: missing; choose one with logger=NAME"),
         ("recipe.lr=${nowhere}", "Interpolation key 'nowhere' not found"),
     ],
-)  # fmt: skip
+)
 def test_one_mistake_gives_one_line(override: str, expected: str) -> None:
     assert problems(override) == [expected]
 

@@ -25,36 +25,91 @@ SOUND = "dataset=speech_commands model=preact_resnet18_1d"
 PAPER = {
     "cifar": (SMALL, (200, 256, 0.1, 5e-4, False), "cosine", "cross_entropy", None),
     "tiny_imagenet": ("dataset=tiny_imagenet", (200, 256, 0.1, 5e-4, False), "cosine", "cross_entropy", None),
-    "imagenet": ("dataset=imagenet model=resnet50 mixer=randomix_imagenet trainer.nproc=8",
-                 (100, 2048, 0.8, 4e-5, False), "cosine", "cross_entropy", None),
+    "imagenet": (
+        "dataset=imagenet model=resnet50 mixer=randomix_imagenet trainer.nproc=8",
+        (100, 2048, 0.8, 4e-5, False),
+        "cosine",
+        "cross_entropy",
+        None,
+    ),
     "speech_commands": (SOUND, (300, 256, 0.05, 5e-4, False), "cosine", "cross_entropy", None),
-}  # fmt: skip
+}
 PUZZLE = SMALL + " model=preact_resnet18_puzzlemix mixer="
 WRN = SMALL + " model=wrn_28_10 mixer="
 # schedule: {epoch, counted from 0: learning rate from it on}; some scripts set the rate after the epoch, one too late
 AUTHORS: dict[str, Any] = {
-    "mixup_authors": (SMALL + " mixer=mixup", (200, 128, 0.1, 1e-4, False), {101: 0.01, 151: 0.001},
-                      "cross_entropy", None),
-    "fmix_authors": (WRN + "fmix_as_published", (200, 128, 0.1, 1e-4, False), {100: 0.01, 150: 0.001},
-                     "cross_entropy", None),
-    "cutout_authors": (WRN + "cutout_cifar100 model.dropout=0.3", (200, 128, 0.1, 5e-4, True),
-                       {61: 0.02, 121: 0.004, 161: 0.0008}, "cross_entropy", None),
-    "saliencymix_authors": (WRN + "saliencymix_as_published model.dropout=0.3", (200, 128, 0.1, 5e-4, True),
-                            {61: 0.02, 121: 0.004, 161: 0.0008}, "cross_entropy", None),
-    "cutmix_authors": (SMALL + " mixer=cutmix mixer.prob=0.5", (300, 64, 0.25, 1e-4, True), {150: 0.025, 225: 0.0025},
-                       "cross_entropy", None),
-    "resizemix_authors": (SMALL + " model=wrn_28_10_puzzlemix model.final_norm_momentum=0.1 mixer=resizemix",
-                          (200, 256, 0.2, 5e-4, False), "cosine", "cross_entropy", None),
-    "manifold_mixup_authors": (PUZZLE + "manifold_mixup", (2000, 100, 0.1, 1e-4, True),
-                               {500: 0.01, 1000: 0.001, 1500: 0.0001}, "softmax_bce", 2),
-    "patchup_authors": (PUZZLE + "patchup_as_published", (2000, 100, 0.1, 1e-4, True),
-                        {500: 0.01, 1000: 0.001, 1500: 0.0001}, "softmax_bce", 2),
-    "puzzlemix_authors": (PUZZLE + "puzzlemix_as_published", (1200, 100, 0.1, 1e-4, True), {400: 0.01, 800: 0.001},
-                          "softmax_bce", 2),
-    "comixup_authors": (PUZZLE + "comixup_as_published", (300, 100, 0.2, 1e-4, True), {100: 0.02, 200: 0.002},
-                        "softmax_bce", 2),
+    "mixup_authors": (
+        SMALL + " mixer=mixup",
+        (200, 128, 0.1, 1e-4, False),
+        {101: 0.01, 151: 0.001},
+        "cross_entropy",
+        None,
+    ),
+    "fmix_authors": (
+        WRN + "fmix_as_published",
+        (200, 128, 0.1, 1e-4, False),
+        {100: 0.01, 150: 0.001},
+        "cross_entropy",
+        None,
+    ),
+    "cutout_authors": (
+        WRN + "cutout_cifar100 model.dropout=0.3",
+        (200, 128, 0.1, 5e-4, True),
+        {61: 0.02, 121: 0.004, 161: 0.0008},
+        "cross_entropy",
+        None,
+    ),
+    "saliencymix_authors": (
+        WRN + "saliencymix_as_published model.dropout=0.3",
+        (200, 128, 0.1, 5e-4, True),
+        {61: 0.02, 121: 0.004, 161: 0.0008},
+        "cross_entropy",
+        None,
+    ),
+    "cutmix_authors": (
+        SMALL + " mixer=cutmix mixer.prob=0.5",
+        (300, 64, 0.25, 1e-4, True),
+        {150: 0.025, 225: 0.0025},
+        "cross_entropy",
+        None,
+    ),
+    "resizemix_authors": (
+        SMALL + " model=wrn_28_10_puzzlemix model.final_norm_momentum=0.1 mixer=resizemix",
+        (200, 256, 0.2, 5e-4, False),
+        "cosine",
+        "cross_entropy",
+        None,
+    ),
+    "manifold_mixup_authors": (
+        PUZZLE + "manifold_mixup",
+        (2000, 100, 0.1, 1e-4, True),
+        {500: 0.01, 1000: 0.001, 1500: 0.0001},
+        "softmax_bce",
+        2,
+    ),
+    "patchup_authors": (
+        PUZZLE + "patchup_as_published",
+        (2000, 100, 0.1, 1e-4, True),
+        {500: 0.01, 1000: 0.001, 1500: 0.0001},
+        "softmax_bce",
+        2,
+    ),
+    "puzzlemix_authors": (
+        PUZZLE + "puzzlemix_as_published",
+        (1200, 100, 0.1, 1e-4, True),
+        {400: 0.01, 800: 0.001},
+        "softmax_bce",
+        2,
+    ),
+    "comixup_authors": (
+        PUZZLE + "comixup_as_published",
+        (300, 100, 0.2, 1e-4, True),
+        {100: 0.02, 200: 0.002},
+        "softmax_bce",
+        2,
+    ),
     "openmixup_cifar": (SMALL, (200, 100, 0.1, 1e-4, False), "cosine", "cross_entropy", None),
-}  # fmt: skip
+}
 ALL = PAPER | AUTHORS
 
 

@@ -29,9 +29,16 @@ from randomix.records.pareto import pareto_front
 pytest.importorskip("optuna")
 ROOT = Path(__file__).parents[2]
 NAMES = ["top1_error", "fgsm_error", "noise_error", "occlusion_error"]
-COMMAND = ["experiment=weights_search", "dataset=digits", "model=preact_resnet18", "recipe=digits",
-           "evaluators=[clean,fgsm,noise,occlusion]", f"hydra.sweeper.objectives=[{','.join(NAMES)}]",
-           "output_root=runs", "hydra.sweeper.trials=6"]  # fmt: skip
+COMMAND = [
+    "experiment=weights_search",
+    "dataset=digits",
+    "model=preact_resnet18",
+    "recipe=digits",
+    "evaluators=[clean,fgsm,noise,occlusion]",
+    f"hydra.sweeper.objectives=[{','.join(NAMES)}]",
+    "output_root=runs",
+    "hydra.sweeper.trials=6",
+]
 CLEAN = {k: v for k, v in os.environ.items() if k not in ("RANK", "WORLD_SIZE", "TORCHELASTIC_RUN_ID")}
 
 
@@ -115,8 +122,9 @@ def test_the_front_is_that_of_the_definition() -> None:
 def test_settings_of_a_trial_are_written_as_on_the_command_line() -> None:
     candidates = ["mixup", {"name": "fmix", "spectrum": "code"}, "cutmix"]
     assert search.overrides(candidates, (3, 1, 0)) == [
-        "mixer.candidates=[mixup,{name:fmix,spectrum:code}]", "mixer.weights=[3,1]"
-    ]  # fmt: skip
+        "mixer.candidates=[mixup,{name:fmix,spectrum:code}]",
+        "mixer.weights=[3,1]",
+    ]
 
 
 def problems(*overrides: str) -> list[str]:
@@ -129,35 +137,62 @@ START = "hydra.sweeper.start: "
 @pytest.mark.parametrize(
     ("override", "expected"),
     [
-        ("mixer.weights=[1,1,1,1]",
-         ["mixer.weights=[1,1,1,1]: is what is searched for; leave it out, or write it into hydra.sweeper.start"]),
-        ("recipe.lr=0.1,0.2",
-         ["recipe.lr=0.1,0.2: a search takes one value of each setting; only seed may have several"]),
+        (
+            "mixer.weights=[1,1,1,1]",
+            ["mixer.weights=[1,1,1,1]: is what is searched for; leave it out, or write it into hydra.sweeper.start"],
+        ),
+        (
+            "recipe.lr=0.1,0.2",
+            ["recipe.lr=0.1,0.2: a search takes one value of each setting; only seed may have several"],
+        ),
         ("mixer=cutmix", ["mixer=cutmix: a search needs a method with at least two candidates; write mixer=randomix"]),
-        ("mixer.candidates=[mixup,fmix]",
-         [f"{START}[{w},1,1,1] has 4 entries but mixer.candidates has 2; write hydra.sweeper.start=[]"
-          for w in (1, 2, 3, 4)]),
-        ("hydra.sweeper.max_weight=3",
-         [f"{START}[4,1,1,1] must be a list of whole numbers from 0 to max_weight=3, not all 0"]),
-        ("hydra.sweeper.start=[[0,0,0,0]]",
-         [f"{START}[0,0,0,0] must be a list of whole numbers from 0 to max_weight=4, not all 0"]),
+        (
+            "mixer.candidates=[mixup,fmix]",
+            [
+                f"{START}[{w},1,1,1] has 4 entries but mixer.candidates has 2; write hydra.sweeper.start=[]"
+                for w in (1, 2, 3, 4)
+            ],
+        ),
+        (
+            "hydra.sweeper.max_weight=3",
+            [f"{START}[4,1,1,1] must be a list of whole numbers from 0 to max_weight=3, not all 0"],
+        ),
+        (
+            "hydra.sweeper.start=[[0,0,0,0]]",
+            [f"{START}[0,0,0,0] must be a list of whole numbers from 0 to max_weight=4, not all 0"],
+        ),
         ("hydra.sweeper.sampler=tp", ["hydra.sweeper.sampler=tp: must be one of tpe, nsgaii, random"]),
         ("hydra.sweeper.trials=0", ["hydra.sweeper.trials=0: must be a whole number of at least 1"]),
         ("hydra.sweeper.seed=-1", ["hydra.sweeper.seed=-1: must be a whole number of at least 0 and below 2^32"]),
-        ("hydra.sweeper.objectives=[]",
-         ["hydra.sweeper.objectives=[]: must be a list of names with at least one entry"]),
-        ("hydra.sweeper.objectives=[fgsm_eror]",
-         ["hydra.sweeper.objectives: fgsm_eror must be one of corruption_error, corruption_error_19, fgsm_error, "
-          "noise_error, occlusion_error, pgd_error, top1_error; did you mean fgsm_error?"]),
-        ("hydra.sweeper.objectives=[pgd_error]",
-         ["evaluators=[clean,fgsm,noise,occlusion]: pgd_error is measured by pgd; add it"]),
-        ("hydra.sweeper.trails=3", ["Could not override 'hydra.sweeper.trails': To append to your config use "
-                                    "+hydra.sweeper.trails=3: Key 'trails' is not in struct"]),
+        (
+            "hydra.sweeper.objectives=[]",
+            ["hydra.sweeper.objectives=[]: must be a list of names with at least one entry"],
+        ),
+        (
+            "hydra.sweeper.objectives=[fgsm_eror]",
+            [
+                "hydra.sweeper.objectives: fgsm_eror must be one of corruption_error, corruption_error_19, fgsm_error, "
+                "noise_error, occlusion_error, pgd_error, top1_error; did you mean fgsm_error?"
+            ],
+        ),
+        (
+            "hydra.sweeper.objectives=[pgd_error]",
+            ["evaluators=[clean,fgsm,noise,occlusion]: pgd_error is measured by pgd; add it"],
+        ),
+        (
+            "hydra.sweeper.trails=3",
+            [
+                "Could not override 'hydra.sweeper.trails': To append to your config use "
+                "+hydra.sweeper.trails=3: Key 'trails' is not in struct"
+            ],
+        ),
         ("recipe.lr=x", ["recipe.lr=x: must be a number above 0"]),
-        ("mixer.candidates.1=cutmx",
-         [f"mixer.candidates[1]=cutmx: must be one of {', '.join(available())}; did you mean cutmix?"]),
+        (
+            "mixer.candidates.1=cutmx",
+            [f"mixer.candidates[1]=cutmx: must be one of {', '.join(available())}; did you mean cutmix?"],
+        ),
     ],
-)  # fmt: skip
+)
 def test_mistakes_are_found_before_the_first_run(override: str, expected: list[str]) -> None:
     assert problems(override) == expected
 
@@ -272,8 +307,13 @@ def test_another_search_does_not_replace_a_front(tmp_path: Path) -> None:
     check_same_search(file, text())
     file.write_text(text())
     check_same_search(file, text(trials=9))  # goes on
-    others = {"sampler_seed": text(seed=1), "sampler": text(sampler="random"), "seeds": text([1]),
-              "objectives": text(objectives=["fgsm_error"]), "candidates": text(candidates="abc")}  # fmt: skip
+    others = {
+        "sampler_seed": text(seed=1),
+        "sampler": text(sampler="random"),
+        "seeds": text([1]),
+        "objectives": text(objectives=["fgsm_error"]),
+        "candidates": text(candidates="abc"),
+    }
     for key, mine in others.items():
         with pytest.raises(ConfigError, match=f"holds another search, of other {key}; write output_root=FOLDER"):
             check_same_search(file, mine)

@@ -85,11 +85,14 @@ def test_in_place_gives_the_same(name, granularity, layout, dtype):
         expected, mixed = plain(given, labels, StepRng(0, step)), allowed(inputs, labels, StepRng(0, step))
         wrote |= mixed.inputs is inputs
         assert mixed.inputs.stride() == given.stride()
-        for mine, theirs in zip((mixed.inputs, mixed.targets, mixed.lam), (expected.inputs, expected.targets,
-                                                                            expected.lam), strict=True):  # fmt: skip
+        for mine, theirs in zip(
+            (mixed.inputs, mixed.targets, mixed.lam), (expected.inputs, expected.targets, expected.lam), strict=True
+        ):
             assert torch.equal(mine, theirs)
-    assert wrote == (name in ("cutmix", "cutout", "resizemix", "saliencymix", "randomix")
-                     and (granularity == "batch" or name == "cutout"))  # fmt: skip
+    assert wrote == (
+        name in ("cutmix", "cutout", "resizemix", "saliencymix", "randomix")
+        and (granularity == "batch" or name == "cutout")
+    )
 
 
 @pytest.mark.parametrize("name", METHODS)

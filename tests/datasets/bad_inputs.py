@@ -101,10 +101,8 @@ def tar_gz(name: str, content: bytes = b"x", kind: bytes = tarfile.REGTYPE, link
     """An archive with one good member and this one."""
     buffer = io.BytesIO()
     with tarfile.open(fileobj=buffer, mode="w") as archive:
-        for member, data in (
-            (tarfile.TarInfo("cifar-10-batches-py/readme.html"), b"good"),
-            (tarfile.TarInfo(name), content),
-        ):
+        readme = tarfile.TarInfo("cifar-10-batches-py/readme.html")
+        for member, data in ((readme, b"good"), (tarfile.TarInfo(name), content)):
             member.size = len(data)
             if data is content:
                 member.type, member.linkname = kind, link
@@ -252,9 +250,8 @@ def imagenet(root: Path, change: Callable[[Path], Any], verify: bool = False) ->
     change(root / "imagenet")
     config = {"name": "imagenet", "root": str(root), "verify": verify, "image_size": 32, "workers": 0}
     data = datasets.build(config)
-    loader = data.train_loader(
-        batch_size=6, seed=0, rank=0, world_size=1, device=torch.device("cpu"), dtype=torch.float32
-    )
+    device = torch.device("cpu")
+    loader = data.train_loader(batch_size=6, seed=0, rank=0, world_size=1, device=device, dtype=torch.float32)
     next(loader.batches(0, 1))
 
 
@@ -290,17 +287,12 @@ def speech(root: Path, clip: bytes | None = None, change: Callable[[Path], Any] 
     build("speech_commands", root, verify=False)
 
 
-def lying() -> bytes:
-    """A WAV file whose header announces more than there is."""
-    return wav_bytes(tone(0))[:20_000]
-
-
 CLIPS = {
     "a stereo recording": wav_bytes(tone(0, 32_000), channels=2),
     "a recording at 8 kHz": wav_bytes(tone(0, 8_000), rate=8_000),
     "a WAV file of 0 bytes": b"",
     "a WAV file without sound": wav_bytes(np.zeros(0, np.int16)),
-    "a header that announces more sound than there is": lying(),
+    "a header that announces more sound than there is": wav_bytes(tone(0))[:20_000],
     "an MP3 named .wav": b"ID3\x04" + bytes(4000),
     "a WAV file in a format that nobody knows": riff((b"fmt ", fmt(kind=0x9999, bits=8)), (b"data", bytes(16_000))),
 }

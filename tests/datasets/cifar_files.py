@@ -7,8 +7,11 @@ import numpy as np
 from datasets.cifar import FORMS, NAMES
 
 RECORD = {"cifar10": ["labels"], "cifar100": ["coarse_labels", "fine_labels"]}  # the label bytes before the pixels
-NAME_FILES = {"labels": "batches.meta.txt", "coarse_labels": "coarse_label_names.txt",
-              "fine_labels": "fine_label_names.txt"}  # fmt: skip
+NAME_FILES = {
+    "labels": "batches.meta.txt",
+    "coarse_labels": "coarse_label_names.txt",
+    "fine_labels": "fine_label_names.txt",
+}
 
 
 def python2(batch):

@@ -18,8 +18,11 @@ from scripts import prepare_data
 
 def toy_entry(entry, digests, **changes):
     """The entry of a set with other archives: only those named, with these MD5s and any size."""
-    archives = tuple(replace(archive, digest=digests[archive.name], size=None, algorithm="md5")
-                     for archive in entry.archives if archive.name in digests)  # fmt: skip
+    archives = tuple(
+        replace(archive, digest=digests[archive.name], size=None, algorithm="md5")
+        for archive in entry.archives
+        if archive.name in digests
+    )
     return replace(entry, **{"archives": archives, "unpacked": 0, "subfolders": {}, "counts": {}} | changes)
 
 

@@ -18,61 +18,7 @@ from datasets.preparing import archives
 from datasets.preparing.archive_tree import below, clean_name
 from datasets.preparing.archives import extract
 from randomix.errors import DataError, StorageError
-
-FILES = {"set/a.txt": b"alpha", "set/deep/er/b.bin": bytes(range(256)) * 40, "set/empty": b"", "set/ü.txt": b"umlaut"}
-LIMITS = {"max_bytes": 10**6, "max_members": 50}
-
-
-def header(name, size=0, kind=tarfile.REGTYPE, link="", mode=0o644):
-    member = tarfile.TarInfo(name)
-    member.size, member.type, member.linkname, member.mode = size, kind, link, mode
-    return member
-
-
-def tar_bytes(members, form=tarfile.PAX_FORMAT):
-    """A tar of (TarInfo, content) pairs."""
-    buffer = io.BytesIO()
-    with tarfile.open(fileobj=buffer, mode="w", format=form) as tar:
-        for member, content in members:
-            tar.addfile(member, io.BytesIO(content))
-    return buffer.getvalue()
-
-
-def file_pairs(files):
-    return [(header(name, len(content), mode=0o4777), content) for name, content in files.items()]
-
-
-def write_archive(path, files):
-    """The files in the format that the name says, folders before them, in the way common tools write it."""
-    name = path.name
-    if name.endswith(".zip"):
-        with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
-            archive.mkdir("set")
-            for member, content in files.items():
-                archive.writestr(member, content)
-    else:
-        data = tar_bytes([(header("./", kind=tarfile.DIRTYPE), b""), (header("set", kind=tarfile.DIRTYPE), b""),
-                          *file_pairs(files)])  # fmt: skip
-        path.write_bytes(gzip.compress(data, 1) if name.lower().endswith("gz") else data)
-    return path
-
-
-def contents(folder):
-    return {str(p.relative_to(folder)): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}
-
-
-def refused(archive, message, **changes):
-    """The archive is refused in one line that names it, and nothing exists but what did before."""
-    outside = archive.parent
-    before = {path: path.lstat().st_mtime_ns for path in outside.rglob("*") if not path.is_dir()}
-    target = outside / "out" / "target"
-    with pytest.raises(DataError) as caught:
-        extract(archive, target, **LIMITS | changes)
-    text = str(caught.value)
-    assert message in text and str(archive) in text and "\n" not in text, text
-    assert {path: path.lstat().st_mtime_ns for path in outside.rglob("*") if not path.is_dir()} == before
-    assert not target.exists() and not (outside / "out" / "target.part").exists()
-    return text
+from tests.datasets.archive_files import FILES, LIMITS, contents, file_pairs, header, refused, tar_bytes, write_archive
 
 
 @pytest.mark.parametrize("name", ["x.tar", "x.tar.gz", "x.tgz", "x.zip", "X.TAR.GZ"])
@@ -98,11 +44,18 @@ def test_one_compressed_file(tmp_path):
 
 
 BAD_NAMES = {
-    "../escape": "leads out of the folder", "set/../../escape": "leads out", "..": "leads out",
-    "/tmp/escape": "absolute", "//escape": "absolute", "C:/escape": "absolute", "set\\..\\escape": "not written with /",
-    "set/new\nline": "characters that no file needs", "set/\x1b[31m": "characters", "a" * 300: "too long",
+    "../escape": "leads out of the folder",
+    "set/../../escape": "leads out",
+    "..": "leads out",
+    "/tmp/escape": "absolute",
+    "//escape": "absolute",
+    "C:/escape": "absolute",
+    "set\\..\\escape": "not written with /",
+    "set/new\nline": "characters that no file needs",
+    "set/\x1b[31m": "characters",
+    "a" * 300: "too long",
     "/".join(["d" * 100] * 12): "too long",
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("kind", ["tar", "tar.gz", "zip"])
@@ -159,14 +112,16 @@ def test_tar_headers_that_lie(tmp_path):
     pax = header("set/pax", 5)
     pax.pax_headers = {"size": "-1024"}  # changes the size of the member
     pax_size = tar_bytes([(pax, b"12345")])
-    for number, (data, message) in enumerate((
-        (good + huge_pax + end, "announces 17179869184 bytes"),
-        (good + huge_name + end, "announces 17179869184 bytes"),
-        (good + negative + end, "announces -512 bytes"),
-        (pax_size, ""),
-        (good + sparse_header() + end, "a sparse file"),
-        (good + header("set/big", 2**40).tobuf(tarfile.GNU_FORMAT) + end, "announces 1099511627776 bytes where"),
-    )):  # fmt: skip
+    for number, (data, message) in enumerate(
+        (
+            (good + huge_pax + end, "announces 17179869184 bytes"),
+            (good + huge_name + end, "announces 17179869184 bytes"),
+            (good + negative + end, "announces -512 bytes"),
+            (pax_size, ""),
+            (good + sparse_header() + end, "a sparse file"),
+            (good + header("set/big", 2**40).tobuf(tarfile.GNU_FORMAT) + end, "announces 1099511627776 bytes where"),
+        )
+    ):
         archive = tmp_path / f"{number}.tar"
         archive.write_bytes(data)
         refused(archive, message)
@@ -175,10 +130,14 @@ def test_tar_headers_that_lie(tmp_path):
 @pytest.mark.parametrize("kind", ["tar", "zip"])
 def test_names_given_twice(tmp_path, kind):
     pairs = (
-        [("set/a", b"1"), ("set/a", b"2")], [("set/a", b"1"), ("set/./a", b"2")], [("set/a", b"1"), ("set/A", b"2")],
-        [("set/A/x", b"1"), ("set/a/y", b"2")], [("set/\u00e9", b"1"), ("set/e\u0301", b"2")],
-        [("set/a", b"1"), ("set/a/b", b"2")], [("set/a/b", b"1"), ("set/a", b"2")],
-    )  # fmt: skip
+        [("set/a", b"1"), ("set/a", b"2")],
+        [("set/a", b"1"), ("set/./a", b"2")],
+        [("set/a", b"1"), ("set/A", b"2")],
+        [("set/A/x", b"1"), ("set/a/y", b"2")],
+        [("set/\u00e9", b"1"), ("set/e\u0301", b"2")],
+        [("set/a", b"1"), ("set/a/b", b"2")],
+        [("set/a/b", b"1"), ("set/a", b"2")],
+    )
     for number, members in enumerate(pairs):
         archive = tmp_path / f"{number}.{kind}"
         if kind == "tar":
@@ -260,10 +219,13 @@ def test_damage_and_other_files(tmp_path):
         whole = write_archive(tmp_path / f"whole.{kind}", noise).read_bytes()
         half = len(whole) // 2
         flipped = whole[:half] + bytes([whole[half] ^ 255]) + whole[half + 1 :]
-        cases = {"empty": (b"", "found an empty file"), "cut": (whole[:half], "damage"),
-                 "page": (b"<!DOCTYPE html>\n<html>503", 'starts with "<!DOCTYPE html>"'),
-                 "bytes": (b"\0\1\2\3" * 200, "starts with bytes 0001020300010203"),
-                 "flipped": (flipped, "damage")}  # fmt: skip
+        cases = {
+            "empty": (b"", "found an empty file"),
+            "cut": (whole[:half], "damage"),
+            "page": (b"<!DOCTYPE html>\n<html>503", 'starts with "<!DOCTYPE html>"'),
+            "bytes": (b"\0\1\2\3" * 200, "starts with bytes 0001020300010203"),
+            "flipped": (flipped, "damage"),
+        }
         for case, (data, message) in cases.items():
             if (kind, case) != ("tar", "flipped"):  # plain tar has no checksum of the data; the digest is for that
                 archive = tmp_path / f"{case}.{kind}"

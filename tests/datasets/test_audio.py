@@ -4,11 +4,11 @@ import numpy as np
 import pytest
 import torch
 
-from datasets.resident import BLOCK_BYTES, blocks, plan_epoch
 from datasets.sound.audio import LEVELS, MEAN, STD, AudioData, plan_background
 from datasets.sound.background import noise_of
 from datasets.sound.clips import ClipSet
 from datasets.sound.log_mel import LogMel
+from datasets.windows import BLOCK_BYTES, blocks, plan_epoch
 from randomix.errors import ConfigError
 
 CPU = torch.device("cpu")
@@ -83,7 +83,7 @@ def test_batches_equal_a_slow_loop(options):
 def test_samples_that_come_in_blocks_are_the_same(monkeypatch):
     data = make_data()
     whole, held_out = next(load(data).batches(2, 3)), next(data.eval_set(CPU).batches(13))
-    monkeypatch.setattr("datasets.resident.BLOCK_BYTES", 4 * 50 * 2)  # 4 clips at once
+    monkeypatch.setattr("datasets.windows.BLOCK_BYTES", 4 * 50 * 2)  # 4 clips at once
     assert torch.equal(next(load(data).batches(2, 3)).inputs, whole.inputs)
     assert torch.equal(next(data.eval_set(CPU).batches(13)).inputs, held_out.inputs)
 
@@ -184,7 +184,7 @@ def test_clip_sets_slice_across_their_two_parts(monkeypatch):
     for start in range(15):
         for stop in range(16):
             assert np.array_equal(clips[start:stop], whole[start:stop])
-    monkeypatch.setattr("datasets.resident.BLOCK_BYTES", 4 * 2 * 4)
+    monkeypatch.setattr("datasets.windows.BLOCK_BYTES", 4 * 2 * 4)
     parts = list(blocks(clips))
     assert BLOCK_BYTES > 32 and len(parts) == 4  # of 4, 4, 4 and 2 clips
     assert np.array_equal(torch.cat([block for _, block in parts]).numpy(), whole)

@@ -75,8 +75,10 @@ def test_every_pixel_and_label_in_both_forms(tmp_path, name, labels):
     write_binary(tmp_path / "binary", name, content)
     for place in ("python", "binary"):
         data = build(tmp_path / place, name, **option)
-        for files, images, found in ((form.train, data.train_images, data.train_labels),
-                                     (form.test, data.test_images, data.test_labels)):  # fmt: skip
+        for files, images, found in (
+            (form.train, data.train_images, data.train_labels),
+            (form.test, data.test_images, data.test_labels),
+        ):
             expected, expected_labels = obvious(name, content, files, kind)
             assert images.dtype == np.uint8 and np.array_equal(images, expected)
             assert np.array_equal(found, expected_labels)
@@ -92,8 +94,10 @@ def test_agrees_with_torchvision(tmp_path, monkeypatch):
     monkeypatch.setattr(theirs, "train_list", [["train", digests["train"]]])
     monkeypatch.setattr(theirs, "test_list", [["test", digests["test"]]])
     data = build(tmp_path, "cifar100")
-    for train_part, images, labels in ((True, data.train_images, data.train_labels),
-                                       (False, data.test_images, data.test_labels)):  # fmt: skip
+    for train_part, images, labels in (
+        (True, data.train_images, data.train_labels),
+        (False, data.test_images, data.test_labels),
+    ):
         reference = theirs(tmp_path, train=train_part)
         assert np.array_equal(reference.data, images) and reference.targets == labels.tolist()
     assert tuple(reference.classes) == data.class_names
@@ -107,8 +111,9 @@ def test_pickles_of_every_protocol(tmp_path, name):
     for protocol in range(6):
         for encode in (str.encode, str):
             root = tmp_path / f"{protocol}{encode.__name__}"
-            write_python(root, name, content,
-                         lambda b, p=protocol, e=encode: pickle.dumps({e(k): v for k, v in b.items()}, p))  # fmt: skip
+            write_python(
+                root, name, content, lambda b, p=protocol, e=encode: pickle.dumps({e(k): v for k, v in b.items()}, p)
+            )
             data = build(root, name)
             assert np.array_equal(data.train_images, expected.train_images)
             assert np.array_equal(data.test_labels, expected.test_labels)
@@ -126,8 +131,10 @@ def test_places(tmp_path, monkeypatch, name, write):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(DataError) as caught:
         datasets.build({"name": name})
-    assert str(caught.value) == (f"{name}: not found in data; run: python scripts/prepare_data.py {name}, "
-                                 "or set dataset.root=FOLDER to where it is")  # fmt: skip
+    assert str(caught.value) == (
+        f"{name}: not found in data; run: python scripts/prepare_data.py {name}, "
+        "or set dataset.root=FOLDER to where it is"
+    )
     (tmp_path / "b" / "train").mkdir(parents=True)  # a folder of that name is no batch
     assert "not found in" in problem(tmp_path / "b", name)
 
@@ -149,9 +156,15 @@ def official(tmp_path, monkeypatch):
 
 def test_official_files(official, capsys):
     data = build(official, verify=True)
-    assert data.describe() == {"source": "CIFAR-10", "version": "python", "verified": "MD5 of every file",
-                               "md5": cifar.MD5["cifar10"], "synthetic": False, "train_samples": 100,
-                               "test_samples": 10}  # fmt: skip
+    assert data.describe() == {
+        "source": "CIFAR-10",
+        "version": "python",
+        "verified": "MD5 of every file",
+        "md5": cifar.MD5["cifar10"],
+        "synthetic": False,
+        "train_samples": 100,
+        "test_samples": 10,
+    }
     assert build(official).describe()["source"] == "CIFAR-10" and not capsys.readouterr().err
 
 
@@ -258,16 +271,30 @@ def test_binary_files_that_count_as_official(tmp_path, monkeypatch, name, capsys
     ("name", "change", "message"),
     [
         ("cifar10", lambda c: c["data_batch_2"][1]["labels"].__setitem__(slice(None), 3), "images of each class"),
-        ("cifar10", lambda c: c.update(test_batch=c["data_batch_1"]) or c.update(
-            data_batch_5=tuple([c["data_batch_5"][0][:50], {"labels": c["data_batch_5"][1]["labels"][:50]}])),
-         "data_batch_5.bin: expected 100 images, found 50"),
-        ("cifar100", lambda c: c["train"][1].update(
-            fine_labels=np.roll(c["train"][1]["fine_labels"], 1)), "one coarse label for each fine label"),
-        ("cifar100", lambda c: c["test"][1].update(
-            {"fine_labels": c["test"][1]["coarse_labels"], "coarse_labels": c["test"][1]["fine_labels"]}),
-         "coarse_labels from 0 to 19"),
+        (
+            "cifar10",
+            lambda c: (
+                c.update(test_batch=c["data_batch_1"])
+                or c.update(
+                    data_batch_5=tuple([c["data_batch_5"][0][:50], {"labels": c["data_batch_5"][1]["labels"][:50]}])
+                )
+            ),
+            "data_batch_5.bin: expected 100 images, found 50",
+        ),
+        (
+            "cifar100",
+            lambda c: c["train"][1].update(fine_labels=np.roll(c["train"][1]["fine_labels"], 1)),
+            "one coarse label for each fine label",
+        ),
+        (
+            "cifar100",
+            lambda c: c["test"][1].update(
+                {"fine_labels": c["test"][1]["coarse_labels"], "coarse_labels": c["test"][1]["fine_labels"]}
+            ),
+            "coarse_labels from 0 to 19",
+        ),
     ],
-)  # fmt: skip
+)
 def test_binary_files_that_are_not_official(tmp_path, monkeypatch, name, change, message, capsys):
     content = small_binary(monkeypatch, name)
     change(content)
@@ -297,9 +324,13 @@ def test_options(tmp_path):
     everything = build(tmp_path, "cifar100", labels="coarse")
     chosen = balanced_subset(everything.train_labels, 40, "cifar100.train")
     assert np.array_equal(data.train_images, everything.train_images[chosen])
-    for options, message in (({"labels": "all"}, "dataset.labels is 'all'"), ({"mean": [1, 2]}, "dataset.mean"),
-                             ({"std": [0, 1, 1]}, "dataset.std"), ({"train_size": 301}, "dataset.train_size 301"),
-                             ({"cache": "x"}, "dataset.cache is not an option")):  # fmt: skip
+    for options, message in (
+        ({"labels": "all"}, "dataset.labels is 'all'"),
+        ({"mean": [1, 2]}, "dataset.mean"),
+        ({"std": [0, 1, 1]}, "dataset.std"),
+        ({"train_size": 301}, "dataset.train_size 301"),
+        ({"cache": "x"}, "dataset.cache is not an option"),
+    ):
         with pytest.raises(ConfigError, match=message):
             build(tmp_path, "cifar100", **options)
     with pytest.raises(ConfigError, match=r"dataset.labels is not an option of cifar10"):

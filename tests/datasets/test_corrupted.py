@@ -78,20 +78,30 @@ DAMAGE = {
     "no labels": (lambda folder, arrays: (folder / "labels.npy").unlink(), "CIFAR-10-C: missing labels.npy; run"),
     "truncated": (cut, r"fog.npy: expected a whole .npy file of numbers, found mmap length"),
     "empty": (lambda folder, arrays: (folder / "fog.npy").write_bytes(b""), "fog.npy: expected a whole .npy file"),
-    "dtype": (lambda folder, arrays: save(folder, "fog", arrays["fog"].astype(np.float32)),
-              r"fog.npy: expected uint8 of shape \(100, 32, 32, 3\).*found float32"),
-    "other labels": (lambda folder, arrays: save(folder, "labels", (arrays["labels"] + 1) % 10),
-                     r"labels.npy: expected the labels of the clean test images, five times over, found \d instead of"),
+    "dtype": (
+        lambda folder, arrays: save(folder, "fog", arrays["fog"].astype(np.float32)),
+        r"fog.npy: expected uint8 of shape \(100, 32, 32, 3\).*found float32",
+    ),
+    "other labels": (
+        lambda folder, arrays: save(folder, "labels", (arrays["labels"] + 1) % 10),
+        r"labels.npy: expected the labels of the clean test images, five times over, found \d instead of",
+    ),
     "objects": (objects, "fog.npy: expected a whole .npy file of numbers, found .*[Oo]bject"),
-    "a row less": (lambda folder, arrays: save(folder, "fog", arrays["fog"][:-1]),
-                   r"fog.npy: expected uint8 of shape \(100, .*five severities of the 20 test images, found .*\(99, "),
-    "shuffled labels": (lambda folder, arrays: save(folder, "labels", np.roll(arrays["labels"], 1)),
-                        r"labels.npy: expected the labels.*\d+ more differences, as of another set or another order"),
-    "severity order": (lambda folder, arrays: save(folder, "labels", np.repeat(arrays["labels"][:20], 5)),
-                       "labels.npy: expected the labels of the clean test images"),
+    "a row less": (
+        lambda folder, arrays: save(folder, "fog", arrays["fog"][:-1]),
+        r"fog.npy: expected uint8 of shape \(100, .*five severities of the 20 test images, found .*\(99, ",
+    ),
+    "shuffled labels": (
+        lambda folder, arrays: save(folder, "labels", np.roll(arrays["labels"], 1)),
+        r"labels.npy: expected the labels.*\d+ more differences, as of another set or another order",
+    ),
+    "severity order": (
+        lambda folder, arrays: save(folder, "labels", np.repeat(arrays["labels"][:20], 5)),
+        "labels.npy: expected the labels of the clean test images",
+    ),
     "clean": (unlike, "fog.npy: expected corrupted images at severity 3, found the clean test images"),
     "archive": (lambda folder, arrays: (folder / "fog.npy").write_bytes(npz(arrays)), "fog.npy: expected a .npy file"),
-}  # fmt: skip
+}
 
 
 def npz(arrays):

@@ -204,8 +204,11 @@ def test_trees_decoded_once_are_counted_before(tmp_path):
 def test_archives_of_imagenet_c_have_a_folder_each(tmp_path):
     files = {"noise.tar": {"gaussian_noise/1/n01/a.JPEG": b"1"}, "blur.tar": {"zoom_blur/1/n01/a.JPEG": b"2"}}
     data = {name: tar(content, compress=False) for name, content in files.items()}
-    entry = toy_entry(ENTRIES["imagenet_c"], {name: md5(content) for name, content in data.items()},
-                      subfolders={"noise": 1, "blur": 1})  # fmt: skip
+    entry = toy_entry(
+        ENTRIES["imagenet_c"],
+        {name: md5(content) for name, content in data.items()},
+        subfolders={"noise": 1, "blur": 1},
+    )
     for name, content in data.items():
         (tmp_path / name).write_bytes(content)
     prepare.run(entry, tmp_path, say=lambda line: None)

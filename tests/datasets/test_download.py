@@ -78,12 +78,14 @@ def part(tmp_path, data, version):
 
 def test_the_remote_file_changed_in_between(tmp_path):
     """By tag, by size, without either (then the digest tells), and on a server that knows no ranges."""
-    for number, (version, file) in enumerate((
-        ({"etag": '"0"', "size": "700000"}, Served(DATA)),
-        ({"size": "800000"}, Served(DATA, version=None)),
-        ({"size": "700000"}, Served(DATA, version=None)),
-        ({"etag": '"1"', "size": "700000"}, Served(DATA, ranges=False)),
-    )):  # fmt: skip
+    for number, (version, file) in enumerate(
+        (
+            ({"etag": '"0"', "size": "700000"}, Served(DATA)),
+            ({"size": "800000"}, Served(DATA, version=None)),
+            ({"size": "700000"}, Served(DATA, version=None)),
+            ({"etag": '"1"', "size": "700000"}, Served(DATA, ranges=False)),
+        )
+    ):
         folder = tmp_path / str(number)
         folder.mkdir()
         part(folder, OTHER[:400_000], version)
@@ -170,8 +172,10 @@ def test_secrets_are_sent_and_never_shown(tmp_path):
 
 
 def test_redirections_carry_the_range_and_no_password(tmp_path):
-    with serving({"/x.tar": Served(DATA, cut=[300_000])}) as (other, target), \
-            serving({"/x.tar": Served(b"", redirect=f"{other}/x.tar")}) as (address, _):  # fmt: skip
+    with (
+        serving({"/x.tar": Served(DATA, cut=[300_000])}) as (other, target),
+        serving({"/x.tar": Served(b"", redirect=f"{other}/x.tar")}) as (address, _),
+    ):
         get(address.replace("//", "//me:s3cret@"), tmp_path / "x.tar")
         assert ranges(target) == [None, "bytes=300000-"]
         assert not any("Authorization" in headers for _, _, headers in target.log)

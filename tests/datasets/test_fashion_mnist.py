@@ -169,8 +169,11 @@ def test_debian_package_is_the_published_set(monkeypatch, tmp_path):
     """With the published gzip header put back, Debian's small files have the published MD5s: the data are the same."""
     import hashlib
 
-    stamps = {"t10k-labels-idx1-ubyte": 1504176627, "train-labels-idx1-ubyte": 1504176606,
-              "t10k-images-idx3-ubyte": 1504176627}  # fmt: skip
+    stamps = {
+        "t10k-labels-idx1-ubyte": 1504176627,
+        "train-labels-idx1-ubyte": 1504176606,
+        "t10k-images-idx3-ubyte": 1504176627,
+    }
     published = {archive.name: archive.digest for archive in ENTRIES["fashion_mnist"].archives}
     for name, stamp in stamps.items():
         stored = (fashion_mnist.DEBIAN / f"{name}.gz").read_bytes()

@@ -46,8 +46,11 @@ def test_the_list_of_classes():
 
 
 def test_verified_counts(official, monkeypatch, capsys):
-    with pytest.raises(DataError, match=r"expected 1281167 images in train, found 2000; run: python scripts/prepare_"
-                                        r"data.*, or set dataset.verify=false"):  # fmt: skip
+    with pytest.raises(
+        DataError,
+        match=r"expected 1281167 images in train, found 2000; run: python scripts/prepare_"
+        r"data.*, or set dataset.verify=false",
+    ):
         build(official, verify=True)
     monkeypatch.setattr(imagenet, "SPLITS", {"train": 2000, "val": 1000})
     data = build(official, verify=True)

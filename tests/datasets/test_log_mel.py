@@ -47,11 +47,13 @@ def slow(waveform, rate):
 def test_features_equal_the_slow_ones(rate, length):
     rng = np.random.default_rng(0)
     time = np.arange(length) / rate
-    sounds = np.stack([
-        0.3 * np.sin(2 * np.pi * 440 * time) + 0.01 * rng.standard_normal(length),
-        0.5 * rng.standard_normal(length).clip(-2, 2),
-        np.sin(2 * np.pi * (200 + 3000 * time) * time) * np.exp(-5 * time) * 1e-3,
-    ]).astype(np.float32)  # fmt: skip
+    sounds = np.stack(
+        [
+            0.3 * np.sin(2 * np.pi * 440 * time) + 0.01 * rng.standard_normal(length),
+            0.5 * rng.standard_normal(length).clip(-2, 2),
+            np.sin(2 * np.pi * (200 + 3000 * time) * time) * np.exp(-5 * time) * 1e-3,
+        ]
+    ).astype(np.float32)
     features = LogMel(rate, CPU)(torch.from_numpy(sounds)[:, None])
     assert tuple(features.shape) == (3, *feature_shape(length)) and features.dtype == torch.float32
     for found, sound in zip(features[:, 0].numpy(), sounds, strict=True):

@@ -31,8 +31,16 @@ from bench import made_sets  # noqa: E402
 
 pytestmark = pytest.mark.slow
 NARROW = ["model.width=4"]
-IMAGENET = ["dataset=imagenet", "dataset.image_size=32", "dataset.resize=36", "model=resnet50",
-            "model.blocks=[1,1,1,1]", "model.width_per_group=8", "recipe=imagenet", "mixer=randomix_3111"]  # fmt: skip
+IMAGENET = [
+    "dataset=imagenet",
+    "dataset.image_size=32",
+    "dataset.resize=36",
+    "model=resnet50",
+    "model.blocks=[1,1,1,1]",
+    "model.width_per_group=8",
+    "recipe=imagenet",
+    "mixer=randomix_3111",
+]
 
 
 def imagenet(root: Path) -> None:
@@ -55,8 +63,15 @@ PAPER = {  # what is in the folder, then the overrides
     ),
     "cifar100": (
         partial(made_sets.cifar100, train=100),
-        ["dataset=cifar100", "model=wrn_28_10", "model.depth=10", "model.widen_factor=1", *NARROW, "recipe=cifar",
-         "mixer=randomix_4111"],
+        [
+            "dataset=cifar100",
+            "model=wrn_28_10",
+            "model.depth=10",
+            "model.widen_factor=1",
+            *NARROW,
+            "recipe=cifar",
+            "mixer=randomix_4111",
+        ],
     ),
     "tiny_imagenet": (
         partial(made_sets.tiny_imagenet, classes=4, per_class=10),
@@ -66,17 +81,36 @@ PAPER = {  # what is in the folder, then the overrides
     "imagenet_shards": (shards, [*IMAGENET, "dataset.workers=1"]),
     "speech_commands": (
         partial(made_sets.speech_commands, per_word=8),
-        ["dataset=speech_commands", "model=preact_resnet18_1d", *NARROW, "recipe=speech_commands",
-         "evaluators=[clean,validation,noise,occlusion,fgsm]"],
+        [
+            "dataset=speech_commands",
+            "model=preact_resnet18_1d",
+            *NARROW,
+            "recipe=speech_commands",
+            "evaluators=[clean,validation,noise,occlusion,fgsm]",
+        ],
     ),
     "speech_commands_log_mel": (
         partial(made_sets.speech_commands, per_word=8),
-        ["dataset=speech_commands", "dataset.features=log_mel", "model=preact_resnet18", *NARROW,
-         "recipe=speech_commands", "evaluators=[clean,validation]"],
+        [
+            "dataset=speech_commands",
+            "dataset.features=log_mel",
+            "model=preact_resnet18",
+            *NARROW,
+            "recipe=speech_commands",
+            "evaluators=[clean,validation]",
+        ],
     ),
-}  # fmt: skip
-COMMON = ["dataset.verify=false", "recipe.epochs=2", "recipe.batch_size=8", "recipe.lr=0.01", "trainer.device=cpu",
-          "trainer.precision=fp32", "trainer.threads=1", "trainer.eval_batch_size=16"]  # fmt: skip
+}
+COMMON = [
+    "dataset.verify=false",
+    "recipe.epochs=2",
+    "recipe.batch_size=8",
+    "recipe.lr=0.01",
+    "trainer.device=cpu",
+    "trainer.precision=fp32",
+    "trainer.threads=1",
+    "trainer.eval_batch_size=16",
+]
 
 
 def config_for(overrides: list[str], root: Path, output: Path) -> dict:

@@ -45,9 +45,14 @@ def same(read, batch):
 @pytest.mark.parametrize("protocol", range(6))
 def test_equals_the_standard_reader(protocol):
     as_bytes = {k.encode(): [n.encode() for n in v] if k == "filenames" else v for k, v in BATCH.items()}
-    for batch in (BATCH, as_bytes, BATCH | {"data": np.asfortranarray(BATCH["data"])}, BATCH | {"batch_label": b""},
-                  {dtype: np.arange(6).reshape(2, 3).astype(dtype) for dtype in ("<i8", ">u4", "<f4", "?", "i1")},
-                  {"empty": np.zeros((0, 3), np.uint8), "scalar": np.array(3)}):  # fmt: skip
+    for batch in (
+        BATCH,
+        as_bytes,
+        BATCH | {"data": np.asfortranarray(BATCH["data"])},
+        BATCH | {"batch_label": b""},
+        {dtype: np.arange(6).reshape(2, 3).astype(dtype) for dtype in ("<i8", ">u4", "<f4", "?", "i1")},
+        {"empty": np.zeros((0, 3), np.uint8), "scalar": np.array(3)},
+    ):
         same(load(pickle.dumps(batch, protocol)), batch)
 
 
@@ -203,10 +208,14 @@ def test_hand_written_pickles_are_right():
         (b"\x80\x04\x8e" + (2**62).to_bytes(8, "little") + b".", "damaged data"),
         (b"\x80\x02}" + b")" + b"\x85" * 500_000 + b"Ns.", "a key other than a text"),
         (b"\x80\x02" + b"]" * 300_000 + b"a" * 299_999 + b".", "a list"),
-        (b"\x80\x02]" + b"".join(b"q" + bytes([i]) + b"]h" + bytes([i]) + b"ah" + bytes([i]) + b"a" for i in range(100))
-         + b".", "a list"),
+        (
+            b"\x80\x02]"
+            + b"".join(b"q" + bytes([i]) + b"]h" + bytes([i]) + b"ah" + bytes([i]) + b"a" for i in range(100))
+            + b".",
+            "a list",
+        ),
     ],
-)  # fmt: skip
+)
 def test_refused(data, found):
     assert found in refused(data)
 

@@ -29,8 +29,18 @@ def surroundings(monkeypatch, no_proxy):
 
 def start(root, address, digests, *arguments, delay=0.0, name="cifar10"):
     """A process of the command line."""
-    command = [sys.executable, str(DRIVER), str(delay), json.dumps({name: digests}), name, "--root", str(root),
-               "--url", address, *arguments]  # fmt: skip
+    command = [
+        sys.executable,
+        str(DRIVER),
+        str(delay),
+        json.dumps({name: digests}),
+        name,
+        "--root",
+        str(root),
+        "--url",
+        address,
+        *arguments,
+    ]
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
@@ -135,7 +145,10 @@ def test_again_it_is_there_and_what_is_damaged_is_mended(tmp_path):
         assert (tmp_path / "cifar-10-python.tar.gz.old-1").read_bytes() == b"<html>"
         assert run(keep_archive=False).kept == () and len(server.log) == 2
     assert sorted(path.name for path in tmp_path.iterdir()) == [
-        ".cifar10.prepare.lock", "cifar-10-batches-py", "cifar-10-python.tar.gz.old-1"]  # fmt: skip
+        ".cifar10.prepare.lock",
+        "cifar-10-batches-py",
+        "cifar-10-python.tar.gz.old-1",
+    ]
     assert run(verify_only=True).files == 8  # without the archive or a server
 
 

@@ -42,9 +42,11 @@ def kit_files(leaves=LEAVES, truth=TRUTH):
     buffer = io.BytesIO()
     savemat(buffer, {"synsets": synsets})
     data = "ILSVRC2012_devkit_t12/data"
-    return {f"{data}/meta.mat": buffer.getvalue(),
-            f"{data}/ILSVRC2012_validation_ground_truth.txt": "".join(f"{n}\n" for n in truth).encode(),
-            "ILSVRC2012_devkit_t12/readme.txt": b"read me"}  # fmt: skip
+    return {
+        f"{data}/meta.mat": buffer.getvalue(),
+        f"{data}/ILSVRC2012_validation_ground_truth.txt": "".join(f"{n}\n" for n in truth).encode(),
+        "ILSVRC2012_devkit_t12/readme.txt": b"read me",
+    }
 
 
 def train_files():
@@ -60,8 +62,11 @@ def val_files():
 @pytest.fixture
 def published(tmp_path):
     """The three archives in the data set's folder, with the entry that has their checksums."""
-    data = {KIT: tar(kit_files()), VAL: plain(val_files()),
-            TRAIN: plain({f"{wnid}.tar": plain(files) for wnid, files in train_files().items()})}  # fmt: skip
+    data = {
+        KIT: tar(kit_files()),
+        VAL: plain(val_files()),
+        TRAIN: plain({f"{wnid}.tar": plain(files) for wnid, files in train_files().items()}),
+    }
     return put(tmp_path, data)
 
 
@@ -69,8 +74,13 @@ def put(root, data):
     (root / "imagenet").mkdir(exist_ok=True)
     for name, content in data.items():
         (root / "imagenet" / name).write_bytes(content)
-    return root, toy_entry(ENTRIES["imagenet"], {name: md5(content) for name, content in data.items()},
-                           counts={"train": 9, "val": 5}), data  # fmt: skip
+    return (
+        root,
+        toy_entry(
+            ENTRIES["imagenet"], {name: md5(content) for name, content in data.items()}, counts={"train": 9, "val": 5}
+        ),
+        data,
+    )
 
 
 def run(root, entry, **options):
@@ -79,7 +89,8 @@ def run(root, entry, **options):
 
 def check(root):
     assert contents(root / "imagenet" / "train") == {
-        f"{wnid}/{name}": data for wnid, files in train_files().items() for name, data in files.items()}  # fmt: skip
+        f"{wnid}/{name}": data for wnid, files in train_files().items() for name, data in files.items()
+    }
     names = zip(TRUTH, val_files().items(), strict=True)
     assert contents(root / "imagenet" / "val") == {
         f"{LEAVES[number][0]}/{name}": data for number, (name, data) in names
@@ -157,8 +168,9 @@ def test_classes_as_a_power_cut_leaves_them(published, monkeypatch, damage):
     part.with_name("train").rename(part)
     damage(part / "n02119789")
     unpack_tar, done = archives.unpack_tar, []
-    monkeypatch.setattr(archives, "unpack_tar", lambda *arguments: (
-        done.append(arguments[1].folder.name), unpack_tar(*arguments)))  # fmt: skip
+    monkeypatch.setattr(
+        archives, "unpack_tar", lambda *arguments: (done.append(arguments[1].folder.name), unpack_tar(*arguments))
+    )
     run(root, entry)
     assert done == ["n02119789.part"]
     check(root)
@@ -203,8 +215,14 @@ def test_missing_and_other_archives(tmp_path, published):
 
 def changed(root, name, content):
     """The message for archives one of which is another, with the right checksum."""
-    _, _, data = put(root, {KIT: tar(kit_files()), VAL: plain(val_files()), TRAIN: plain(
-        {f"{w}.tar": plain(files) for w, files in train_files().items()})})  # fmt: skip
+    _, _, data = put(
+        root,
+        {
+            KIT: tar(kit_files()),
+            VAL: plain(val_files()),
+            TRAIN: plain({f"{w}.tar": plain(files) for w, files in train_files().items()}),
+        },
+    )
     _, entry, _ = put(root, data | {name: content})
     with pytest.raises(DataError) as caught:
         run(root, entry)
@@ -247,8 +265,11 @@ def test_content_that_does_not_fit(tmp_path):
         "count": (KIT, tar(kit_files(LEAVES | {3: ("n02110185", 5)})), "expected lists of 9 train images, found 10"),
         "class": (KIT, tar(kit_files(truth=(1, 2, 3, 1001, 1))), "expected classes that meta.mat lists, found 1001"),
         "name": (KIT, tar(kit_files(LEAVES | {3: ("../../x", 4)})), "names that are not WordNet IDs"),
-        "mat": (KIT, tar(kit_files() | {"ILSVRC2012_devkit_t12/data/meta.mat": b"MATLAB 5.0"}),
-                "expected the lists of"),
+        "mat": (
+            KIT,
+            tar(kit_files() | {"ILSVRC2012_devkit_t12/data/meta.mat": b"MATLAB 5.0"}),
+            "expected the lists of",
+        ),
         "val": (VAL, plain(val_files() | {"ILSVRC2012_val_00000006.JPEG": b"x"}), "00000001.JPEG to 5"),
         "fewer": (VAL, plain(dict(list(val_files().items())[1:])), "images of n02110185, found 1"),
         "no class": (TRAIN, plain(classes | {"readme.txt": b""}), "expected one tar for each class"),
@@ -259,7 +280,7 @@ def test_content_that_does_not_fit(tmp_path):
         "many": (TRAIN, plain(classes | {"n02119789.tar": plain(dict.fromkeys("abcdefg", b""))}), "at most 4 members"),
         "page": (TRAIN, b"<html>" * 200, "damage"),
         "cut": (TRAIN, plain(classes)[:9000], "damage"),
-    }  # fmt: skip
+    }
     for case, (name, content, message) in cases.items():
         (root := tmp_path / case).mkdir()
         text = changed(root, name, content)

@@ -18,8 +18,15 @@ pytestmark = pytest.mark.usefixtures("no_proxy")
 
 
 def test_tiny_imagenet(tmp_path):
-    files = {"wnids.txt": b"n1\nn2\n", "words.txt": b"", "val/val_annotations.txt": b"", "test/images/t.JPEG": b"t",
-             "val/images/val_0.JPEG": b"v", "train/n1/images/a.JPEG": b"a", "train/n2/images/b.JPEG": b"b"}  # fmt: skip
+    files = {
+        "wnids.txt": b"n1\nn2\n",
+        "words.txt": b"",
+        "val/val_annotations.txt": b"",
+        "test/images/t.JPEG": b"t",
+        "val/images/val_0.JPEG": b"v",
+        "train/n1/images/a.JPEG": b"a",
+        "train/n2/images/b.JPEG": b"b",
+    }
     data = zipped({f"tiny-imagenet-200/{name}": value for name, value in files.items()})
     digests = {"tiny-imagenet-200.zip": md5(data)}
     (tmp_path / "tiny-imagenet-200.zip").write_bytes(data)
@@ -40,8 +47,12 @@ def test_tiny_imagenet(tmp_path):
 @pytest.mark.parametrize(("name", "folder"), [("speech_commands", "v0.02"), ("speech_commands_v0.01", "v0.01")])
 def test_speech_commands(tmp_path, name, folder):
     """The archive has no folder of its own, and writes ./ before every path."""
-    files = {"validation_list.txt": b"bed/a.wav\n", "testing_list.txt": b"", "bed/a.wav": b"RIFF",
-             "_background_noise_/n.wav": b"RIFF"}  # fmt: skip
+    files = {
+        "validation_list.txt": b"bed/a.wav\n",
+        "testing_list.txt": b"",
+        "bed/a.wav": b"RIFF",
+        "_background_noise_/n.wav": b"RIFF",
+    }
     data = tar({f"./{key}": value for key, value in files.items()})
     archive = f"speech_commands_{folder}.tar.gz"
     (tmp_path / archive).write_bytes(data)
@@ -70,7 +81,9 @@ def test_fashion_mnist(tmp_path):
     with serving(files) as (address, server):
         report = prepare.run(entry, tmp_path, url=address, say=said.append)
         assert report.files == 4 and sorted(path for path, _, _ in server.log) == [
-            "/t10k-images-idx3-ubyte.gz", "/t10k-labels-idx1-ubyte.gz"]  # fmt: skip
+            "/t10k-images-idx3-ubyte.gz",
+            "/t10k-labels-idx1-ubyte.gz",
+        ]
         assert any('starts with "<html>"); moved to t10k-images-idx3-ubyte.gz.old-1' in line for line in said)
         assert prepare.run(entry, tmp_path, url=address) == report and len(server.log) == 2
         (folder / "train-images-idx3-ubyte").write_bytes(b"other")

@@ -5,7 +5,8 @@ import pytest
 import torch
 
 from datasets import resident
-from datasets.resident import ArrayData, Windows, plan_epoch
+from datasets.resident import ArrayData
+from datasets.windows import Windows, plan_epoch
 from randomix.errors import ConfigError
 
 CPU = torch.device("cpu")
@@ -168,7 +169,7 @@ def test_padding_as_large_as_the_images_is_refused():
 
 @pytest.mark.parametrize("block_bytes", [24, 2**20])  # an image at a time, all at once
 def test_windows_address_every_crop(monkeypatch, block_bytes):
-    monkeypatch.setattr(resident, "BLOCK_BYTES", block_bytes)
+    monkeypatch.setattr("datasets.windows.BLOCK_BYTES", block_bytes)
     images = torch.arange(2 * 3 * 4 * 2, dtype=torch.uint8).view(2, 3, 4, 2)
     windows = Windows(images.numpy(), 1, mirror=True)
     padded = torch.nn.functional.pad(images, (0, 0, 1, 1, 1, 1))

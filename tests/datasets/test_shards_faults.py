@@ -87,9 +87,18 @@ ENTRY = b'{"format": 1, "classes": ["a"], "shards": [{"name": "%s", "samples": 1
 
 
 @pytest.mark.parametrize(
-    "wrong", [b"[]", b"{}", b"<html>", b'{"format": 1, "classes": [], "shards": []}',
-              ENTRY % b"../x.tar", ENTRY % b"pipe:ls", ENTRY % b"/etc/x.tar", ENTRY % b"http://x/y.tar"],
-)  # fmt: skip
+    "wrong",
+    [
+        b"[]",
+        b"{}",
+        b"<html>",
+        b'{"format": 1, "classes": [], "shards": []}',
+        ENTRY % b"../x.tar",
+        ENTRY % b"pipe:ls",
+        ENTRY % b"/etc/x.tar",
+        ENTRY % b"http://x/y.tar",
+    ],
+)
 def test_a_manifest_that_is_none(copy, wrong):
     (copy / "train-manifest.json").write_bytes(wrong)
     assert "train-manifest.json: expected a manifest of shards, found something else" in failure(copy)
@@ -123,10 +132,22 @@ def test_what_runs_commands_is_refused(url):
 
 
 @pytest.mark.parametrize(
-    "url", ["https://me:s3cr3t@host/x", "https://me:s3/cr3t@host/x", "http:/me:s3cr3t@host", "s3://me:s3cr3t@bucket/x",
-            "HTTPS://s3cr3t@host/x", "https://host/x?key=s3cr3t", "https://host/x#s3cr3t", "s3://me:s3/cr3t@b/x",
-            "https://[s3cr3t@host", "ftp://me:s3cr3t@host", "abfs://c:s3cr3t@host/x", "pipe:curl https://me:s3cr3t@h/"],
-)  # fmt: skip
+    "url",
+    [
+        "https://me:s3cr3t@host/x",
+        "https://me:s3/cr3t@host/x",
+        "http:/me:s3cr3t@host",
+        "s3://me:s3cr3t@bucket/x",
+        "HTTPS://s3cr3t@host/x",
+        "https://host/x?key=s3cr3t",
+        "https://host/x#s3cr3t",
+        "s3://me:s3/cr3t@b/x",
+        "https://[s3cr3t@host",
+        "ftp://me:s3cr3t@host",
+        "abfs://c:s3cr3t@host/x",
+        "pipe:curl https://me:s3cr3t@h/",
+    ],
+)
 def test_secrets_in_a_url_are_refused_and_not_repeated(url):
     with pytest.raises(ConfigError, match=r"dataset.shards is a URL with a user, a password, a query") as caught:
         stream(url)
@@ -134,9 +155,18 @@ def test_secrets_in_a_url_are_refused_and_not_repeated(url):
 
 
 @pytest.mark.parametrize(
-    "place", ["/a/me@b?c#d", "https://host:8080/x", "s3://bucket/x", "hf://datasets/me/set@main/x", "x/y",
-              "abfs://container@account.dfs.core.windows.net/x", "file:///a@b", "hf://b/c"],
-)  # fmt: skip
+    "place",
+    [
+        "/a/me@b?c#d",
+        "https://host:8080/x",
+        "s3://bucket/x",
+        "hf://datasets/me/set@main/x",
+        "x/y",
+        "abfs://container@account.dfs.core.windows.net/x",
+        "file:///a@b",
+        "hf://b/c",
+    ],
+)
 def test_places_without_secrets(place):
     shard_files.check_place(place)
 
@@ -147,7 +177,9 @@ def test_the_record_does_not_say_where_shards_are():
 
     config = tiny_config(Path("x"))
     assert public_config(config | {"dataset": {"name": "a", "shards": "https://host/x"}})["dataset"] == {
-        "name": "a", "shards": True}  # fmt: skip
+        "name": "a",
+        "shards": True,
+    }
     assert public_config(config | {"dataset": {"name": "a", "shards": None}})["dataset"]["shards"] is None
 
 
@@ -155,8 +187,12 @@ def test_the_description_says_what_the_shards_are(folder, copy, tmp_path):
     first = stream(copy).describe()
     assert first["source"] == "shards, not verified" and first["shards"]["train"]["resize"] is None
     assert [stream(copy, workers=n).describe()["workers"] for n in (0, 1, 2, None)] == [1, 1, 2, 4]
-    assert stream(copy, workers=1).describe() == first and not stream(copy).train_loader(
-        batch_size=6, seed=0, rank=0, world_size=1, device=CPU, dtype=torch.float32).any_ranks  # fmt: skip
+    assert (
+        stream(copy, workers=1).describe() == first
+        and not stream(copy)
+        .train_loader(batch_size=6, seed=0, rank=0, world_size=1, device=CPU, dtype=torch.float32)
+        .any_ranks
+    )
     write(folder, tmp_path / "small", "--resize", "45", "--quality", "80")
     small = stream(tmp_path / "small").describe()
     assert small["source"] == "shards, not verified, images made smaller"

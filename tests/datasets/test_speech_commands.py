@@ -16,29 +16,12 @@ from datasets.sound.background import noise_of, silence
 from datasets.speech_commands import COMMANDS, COUNTS, WORDS
 from randomix.errors import ConfigError, DataError, StorageError
 from tests.datasets.sounds import RATE, make_speech_commands, tone, wav_bytes, word_sound
-
-OTHERS = ("bed", "zero")
-SOME = (*COMMANDS, *OTHERS)
+from tests.datasets.speech_sets import SOME, build, contents, expected
 
 
 @pytest.fixture
 def folder(tmp_path):
     return tmp_path / "set"
-
-
-def build(root, **options):
-    return datasets.build({"name": "speech_commands", "root": str(root), "verify": False, **options})
-
-
-def contents(clips):
-    """Label and samples of every clip."""
-    return [(int(label), clip.tobytes()) for label, clip in zip(clips.labels, clips[0 : len(clips)], strict=True)]
-
-
-def expected(names, classes, words=SOME):
-    return sorted((classes.index(n.partition("/")[0]) if n.partition("/")[0] in classes else 10,
-                   word_sound(words.index(n.partition("/")[0]), int(n.partition("/")[2][:8])).tobytes())
-                  for n in names)  # fmt: skip
 
 
 def test_every_word_is_a_class_and_the_lists_split_them(folder):
@@ -132,8 +115,11 @@ def test_official_numbers():
 
 def test_verification_demands_the_official_set(folder, monkeypatch, capsys):
     make_speech_commands(folder, WORDS["v0.01"], takes=3)
-    with pytest.raises(DataError, match=r"train clips: expected 51088, found 30; .*recordings of background noise: "
-                                        r"expected 6, found 2; run: .*dataset.verify=false"):  # fmt: skip
+    with pytest.raises(
+        DataError,
+        match=r"train clips: expected 51088, found 30; .*recordings of background noise: "
+        r"expected 6, found 2; run: .*dataset.verify=false",
+    ):
         build(folder, verify=True, version="v0.01")
     assert capsys.readouterr().err == ""
     data = build(folder, version="v0.01", classes=35)
@@ -166,79 +152,6 @@ def test_the_stamp_of_the_official_archive_is_compared(folder, monkeypatch):
     with pytest.raises(DataError, match=r"v0.02: expected 3 files of 96132 bytes in bed/, found 3 of 96130"):
         build(folder, verify=True)
     assert build(folder).describe()["verified"] is False
-
-
-def wrong(change):
-    """A folder with one thing changed."""
-
-    def make(folder):
-        make_speech_commands(folder, SOME, takes=3)
-        change(folder)
-
-    return make
-
-
-def append(name, text):
-    return wrong(lambda folder: (folder / name).write_text((folder / name).read_text() + text))
-
-
-def remove(pattern):
-    return wrong(lambda folder: [path.unlink() for path in sorted(folder.glob(pattern))])
-
-
-BAD = {
-    "no list": (remove("testing_list.txt"), {}, r"testing_list.txt: expected the official list, found no file; run: "),
-    "empty list": (wrong(lambda f: (f / "testing_list.txt").write_text("\n\n")), {}, r"found an empty one"),
-    "listed file is missing": (
-        remove("yes/00000001*"), {}, r"testing_list.txt: expected all 12 listed files .* found 11; missing is 'yes/0",
-    ),
-    "twice": (append("testing_list.txt", "yes/00000001_nohash_0.wav\n"), {}, r"expected every file once, found yes/0"),
-    "in both": (
-        append("testing_list.txt", "./yes/00000000_nohash_0.wav\n"), {},
-        r"testing_list.txt: expected files of no other split, found yes/00000000_nohash_0.wav in validation_list",
-    ),
-    "path": (append("testing_list.txt", "../yes/x.wav\n"), {}, r"missing is '../yes/x.wav'"),
-    "binary list": (wrong(lambda f: (f / "testing_list.txt").write_bytes(b"\xff\xfe\x00")), {}, "cannot be read"),
-    "no training clip": (remove("stop/00000002*"), {}, r"training clips of every class, found none of stop; run:"),
-    "no unknown": (remove("[bz]e*/00000002*"), {}, r"found none of unknown"),
-    "no words": (
-        wrong(lambda f: [p.rename(f / "_background_noise_" / p.name) for p in f.iterdir() if p.name in SOME]), {},
-        r"expected a folder of .wav files a word, found none",
-    ),
-    "no background": (
-        remove("_background_noise_/*.wav"), {"background_prob": 0, "silence_share": 0.3},
-        r"_background_noise_: expected recordings of 10 s or more at 16000 Hz, .* dataset.silence=zeros",
-    ),
-    "nothing to mix": (
-        remove("_background_noise_/*.wav"), {"silence": "zeros"}, r"part for train; .*dataset.background_prob=0",
-    ),
-    "background at 8 kHz": (
-        wrong(lambda f: (f / "_background_noise_/pink_noise.wav").write_bytes(wav_bytes(tone(0), rate=8000))),
-        {"on_bad_sample": "skip"}, r"pink_noise.wav: expected 16000 Hz, found 8000 Hz",
-    ),
-    "stereo": (
-        wrong(lambda f: (f / "yes/00000002_nohash_0.wav").write_bytes(wav_bytes(tone(0), channels=2))), {},
-        r"yes/00000002_nohash_0.wav: expected 1 channel",
-    ),
-}  # fmt: skip
-
-
-@pytest.mark.parametrize("name", BAD)
-def test_bad_folders_are_refused(folder, name):
-    make, options, message = BAD[name]
-    make(folder)
-    with pytest.raises(DataError, match=message) as caught:
-        build(folder, **options)
-    assert "\n" not in str(caught.value)
-
-
-def test_a_missing_set_says_how_to_get_it(tmp_path):
-    with pytest.raises(DataError, match=r"speech_commands: not found in .*prepare_data.py speech_commands --root"):
-        build(tmp_path)
-    make_speech_commands(tmp_path / "SpeechCommands" / "speech_commands_v0.02", SOME, takes=3)
-    assert build(tmp_path, classes=35).num_train == 12
-    with pytest.raises(DataError, match="not found"):
-        build(tmp_path, version="v0.01")
 
 
 def test_bad_clips_can_be_left_out_counted_and_bounded(folder, capsys):
@@ -332,12 +245,30 @@ def test_description_is_plain_and_without_paths(folder):
 
 
 def test_wrong_options():
-    options = {"classes": 10, "features": "mfcc", "silence_share": 1.0, "volume": 3, "time_shift_ms": -1, "root": 3,
-               "verify": "yes", "version": 0.02, "max_bad_share": True}  # fmt: skip
+    options = {
+        "classes": 10,
+        "features": "mfcc",
+        "silence_share": 1.0,
+        "volume": 3,
+        "time_shift_ms": -1,
+        "root": 3,
+        "verify": "yes",
+        "version": 0.02,
+        "max_bad_share": True,
+    }
     with pytest.raises(ConfigError) as caught:
         datasets.build({"name": "speech_commands", **options})
-    keys = ("volume", "root", "features", "time_shift_ms", "max_bad_share", "version", "classes", "silence_share",
-            "verify")  # fmt: skip
+    keys = (
+        "volume",
+        "root",
+        "features",
+        "time_shift_ms",
+        "max_bad_share",
+        "version",
+        "classes",
+        "silence_share",
+        "verify",
+    )
     assert [line.split()[0] for line in caught.value.problems] == [f"dataset.{key}" for key in keys]
 
 

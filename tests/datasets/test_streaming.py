@@ -76,8 +76,10 @@ def test_ranks_workers_and_resuming_change_nothing(folder):
         assert same(list(load(data).batches(start, 9)), single[start:])
     before = torch.get_rng_state()
     assert same(list(load(config(folder, workers=2)).batches(0, 9)), single)
-    assert same(list(load(config(folder, workers=2), rank=1, world_size=2).batches(3, 9)),
-                list(load(data, rank=1, world_size=2).batches(3, 9)))  # fmt: skip
+    assert same(
+        list(load(config(folder, workers=2), rank=1, world_size=2).batches(3, 9)),
+        list(load(data, rank=1, world_size=2).batches(3, 9)),
+    )
     assert torch.equal(torch.get_rng_state(), before)
     assert not same(list(load(data, seed=4).batches(0, 9)), single)
     assert not same(single[4:8], single[:4])
@@ -164,8 +166,11 @@ def test_skipped_images_are_replaced_counted_and_named_once(damaged, workers, ca
 
 def test_too_many_bad_images_are_an_error(damaged):
     loader = load(config(damaged, on_bad_sample="skip", max_bad_share=0.04), batch_size=9)
-    with pytest.raises(DataError, match=r"image_folder: 2 of 27 training images cannot be read, more than dataset"
-                                        r".max_bad_share=0.04; the last: .*JPEG"):  # fmt: skip
+    with pytest.raises(
+        DataError,
+        match=r"image_folder: 2 of 27 training images cannot be read, more than dataset"
+        r".max_bad_share=0.04; the last: .*JPEG",
+    ):
         list(loader.batches(0, 3))
 
 

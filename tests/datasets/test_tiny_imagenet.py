@@ -86,27 +86,43 @@ BAD_TREES = {  # what contradicts itself: refused whatever dataset.verify says
     "no words": (lambda t: (t / "words.txt").unlink(), "words.txt: cannot be read"),
     "missing class": (lambda t: shutil.rmtree(t / "train" / WNIDS[1]), f"found 3: missing {WNIDS[1]}"),
     "extra class": (lambda t: (t / "train" / "n09999999").mkdir(), "found 5: extra n09999999"),
-    "class not in the list": (lambda t: rewrite(t / "wnids.txt", lambda s: s.replace(WNIDS[0] + "\n", "")),
-                              f"expected the 3 class folders of wnids.txt, found 4: extra {WNIDS[0]}"),
-    "empty class": (lambda t: [p.unlink() for p in (t / "train" / WNIDS[2] / "images").iterdir()],
-                    f"train/{WNIDS[2]}: expected JPEG images, found none"),
+    "class not in the list": (
+        lambda t: rewrite(t / "wnids.txt", lambda s: s.replace(WNIDS[0] + "\n", "")),
+        f"expected the 3 class folders of wnids.txt, found 4: extra {WNIDS[0]}",
+    ),
+    "empty class": (
+        lambda t: [p.unlink() for p in (t / "train" / WNIDS[2] / "images").iterdir()],
+        f"train/{WNIDS[2]}: expected JPEG images, found none",
+    ),
     "no val": (lambda t: shutil.rmtree(t / "val"), "val: cannot be read (No such file or directory)"),
     "no val images": (lambda t: shutil.rmtree(t / "val/images"), "val: expected the 4 class folders of wnids.txt"),
     "unsorted val without a list": (lambda t: (t / LIST).unlink(), "with the classes of these 12 images, found none"),
-    "image missing": (lambda t: (t / "val/images/val_4.JPEG").unlink(),
-                      "expected the file val_4.JPEG, which the list names, found none (1 such)"),
-    "image not in the list": (lambda t: rewrite(t / LIST, lambda s: s.replace("val_0.JPEG", "val_00.JPEG")),
-                              "the file val_00.JPEG"),
-    "image without class": (lambda t: rewrite(t / LIST, lambda s: s[s.index("\n") + 1:]),
-                            "expected val_0.JPEG in the list of classes, found none (1 such)"),
-    "image listed twice": (lambda t: rewrite(t / LIST, lambda s: s + s.splitlines()[2] + "\n"),
-                           "expected each image once, found 'val_2.JPEG' again in line 13"),
-    "unknown class": (lambda t: rewrite(t / LIST, lambda s: s.replace(WNIDS[1], "n09999999", 1)),
-                      "expected a class of wnids.txt in line 1, found 'n09999999'"),
+    "image missing": (
+        lambda t: (t / "val/images/val_4.JPEG").unlink(),
+        "expected the file val_4.JPEG, which the list names, found none (1 such)",
+    ),
+    "image not in the list": (
+        lambda t: rewrite(t / LIST, lambda s: s.replace("val_0.JPEG", "val_00.JPEG")),
+        "the file val_00.JPEG",
+    ),
+    "image without class": (
+        lambda t: rewrite(t / LIST, lambda s: s[s.index("\n") + 1 :]),
+        "expected val_0.JPEG in the list of classes, found none (1 such)",
+    ),
+    "image listed twice": (
+        lambda t: rewrite(t / LIST, lambda s: s + s.splitlines()[2] + "\n"),
+        "expected each image once, found 'val_2.JPEG' again in line 13",
+    ),
+    "unknown class": (
+        lambda t: rewrite(t / LIST, lambda s: s.replace(WNIDS[1], "n09999999", 1)),
+        "expected a class of wnids.txt in line 1, found 'n09999999'",
+    ),
     "spaces for tabs": (lambda t: rewrite(t / LIST, lambda s: s.replace("\t", " ")), "line 1, found ''"),
-    "class without images in val": (lambda t: rewrite(t / LIST, lambda s: s.replace(WNIDS[3], WNIDS[0])),
-                                    f"expected images of every class, found none of {WNIDS[3]}"),
-}  # fmt: skip
+    "class without images in val": (
+        lambda t: rewrite(t / LIST, lambda s: s.replace(WNIDS[3], WNIDS[0])),
+        f"expected images of every class, found none of {WNIDS[3]}",
+    ),
+}
 
 
 @pytest.mark.parametrize("verify", [True, False])
@@ -145,19 +161,31 @@ def drop_class(tree):
 
 
 OTHER_TREES = {  # consistent but not official: refused with dataset.verify, used with a warning without
-    "one image less": (lambda t: (t / "train" / WNIDS[0] / "images" / f"{WNIDS[0]}_5.JPEG").unlink(),
-                       f"train: expected 6 images of {WNIDS[0]}, found 5"),
-    "one image more": (lambda t: (t / "train" / WNIDS[0] / "images" / f"{WNIDS[0]}_6.JPEG").write_bytes(jpeg(99)),
-                       f"train: expected 6 images of {WNIDS[0]}, found 7"),
-    "swapped classes": (lambda t: [(t / "train" / a).rename(t / "train" / b) for a, b in
-                                   ((WNIDS[0], "x"), (WNIDS[1], WNIDS[0]), ("x", WNIDS[1]))],
-                        f"expected a name that starts with {WNIDS[1]}_, found {WNIDS[0]}_0.JPEG"),
-    "uneven val": (lambda t: rewrite(t / LIST, lambda s: s.replace(WNIDS[0], WNIDS[1], 1)),
-                   f"val: expected 3 images of {WNIDS[1]}, found 4"),
+    "one image less": (
+        lambda t: (t / "train" / WNIDS[0] / "images" / f"{WNIDS[0]}_5.JPEG").unlink(),
+        f"train: expected 6 images of {WNIDS[0]}, found 5",
+    ),
+    "one image more": (
+        lambda t: (t / "train" / WNIDS[0] / "images" / f"{WNIDS[0]}_6.JPEG").write_bytes(jpeg(99)),
+        f"train: expected 6 images of {WNIDS[0]}, found 7",
+    ),
+    "swapped classes": (
+        lambda t: [
+            (t / "train" / a).rename(t / "train" / b)
+            for a, b in ((WNIDS[0], "x"), (WNIDS[1], WNIDS[0]), ("x", WNIDS[1]))
+        ],
+        f"expected a name that starts with {WNIDS[1]}_, found {WNIDS[0]}_0.JPEG",
+    ),
+    "uneven val": (
+        lambda t: rewrite(t / LIST, lambda s: s.replace(WNIDS[0], WNIDS[1], 1)),
+        f"val: expected 3 images of {WNIDS[1]}, found 4",
+    ),
     "a class less": (drop_class, "wnids.txt: expected 4 classes, found 3"),
-    "no words for a class": (lambda t: rewrite(t / "words.txt", lambda s: s.replace(WNIDS[0], "n00000000")),
-                             f"words.txt: expected the words of {WNIDS[0]}, found none"),
-}  # fmt: skip
+    "no words for a class": (
+        lambda t: rewrite(t / "words.txt", lambda s: s.replace(WNIDS[0], "n00000000")),
+        f"words.txt: expected the words of {WNIDS[0]}, found none",
+    ),
+}
 
 
 @pytest.mark.parametrize("kind", OTHER_TREES)
@@ -244,8 +272,11 @@ def test_options(tree):
     assert np.array_equal(part.train_images, everything.train_images[chosen])
     assert np.bincount(part.train_labels).tolist() == [2] * 4 and (part.crop_padding, part.flip) == (4, True)
     assert part.std == (1.0, 1.0, 1.0)
-    for options, message in (({"workers": -1}, "dataset.workers is -1"), ({"mean": 0.5}, "dataset.mean"),
-                             ({"on_bad_sample": "skip"}, "dataset.on_bad_sample is not an option")):  # fmt: skip
+    for options, message in (
+        ({"workers": -1}, "dataset.workers is -1"),
+        ({"mean": 0.5}, "dataset.mean"),
+        ({"on_bad_sample": "skip"}, "dataset.on_bad_sample is not an option"),
+    ):
         with pytest.raises(ConfigError, match=message):
             build(tree, **options)
 

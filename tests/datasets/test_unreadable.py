@@ -82,5 +82,6 @@ def test_decoded_images_that_cannot_be_kept_name_the_key(root, tmp_path):
     root.chmod(0o555)
     kind, line = as_nobody(config, tmp_path / "log").splitlines()
     assert kind == StorageError.__name__
-    assert line.startswith("cannot write ") and line.endswith("; set dataset.cache=FOLDER to one where decoded images "
-                                                              "can be kept, or dataset.storage=stream")  # fmt: skip
+    assert line.startswith("cannot write ") and line.endswith(
+        "; set dataset.cache=FOLDER to one where decoded images can be kept, or dataset.storage=stream"
+    )

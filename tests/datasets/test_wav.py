@@ -90,10 +90,12 @@ BAD = {
     "truncated": (WHOLE[:1001], r"expected the 1000 samples \(2000 bytes\) of its header, found 478 \(957 bytes\)"),
     "one byte short": (WHOLE[:-1], r"expected the 1000 samples .*, found 999 \(1999 bytes\)"),
     "streamed header": (
-        WHOLE[:40] + b"\xff\xff\xff\xff" + WHOLE[44:], r"expected the 2147483647 samples .*, found 1000 \(2000 bytes\)",
+        WHOLE[:40] + b"\xff\xff\xff\xff" + WHOLE[44:],
+        r"expected the 2147483647 samples .*, found 1000 \(2000 bytes\)",
     ),
     "header says less": (
-        WHOLE[:40] + struct.pack("<I", 1000) + WHOLE[44:], r"expected the 500 samples .*, found 1000 \(2000 bytes\)",
+        WHOLE[:40] + struct.pack("<I", 1000) + WHOLE[44:],
+        r"expected the 500 samples .*, found 1000 \(2000 bytes\)",
     ),
     "rate": (wav_bytes(np.arange(1000), rate=8000), r"expected 16000 Hz, found 8000 Hz; resample it"),
     "stereo": (wav_bytes(np.arange(1000), channels=2), r"expected 1 channel \(mono\), found 2; mix it down"),
@@ -104,12 +106,13 @@ BAD = {
     "no format chunk": (riff((b"data", bytes(20))), "with a fmt chunk, found none"),
     "24-bit stereo": (riff((b"fmt ", fmt(channels=2, bits=24)), (b"data", bytes(60))), r"found 2; mix it down"),
     "24-bit truncated": (
-        riff((b"fmt ", fmt(bits=24)), (b"data", bytes(60)))[:-30], r"the 20 samples \(60 bytes\) .*, found 10",
+        riff((b"fmt ", fmt(bits=24)), (b"data", bytes(60)))[:-30],
+        r"the 20 samples \(60 bytes\) .*, found 10",
     ),
     "24-bit, 8 kHz": (riff((b"fmt ", fmt(rate=8000, bits=24)), (b"data", bytes(60))), r"found 8000 Hz"),
     "not a number": (riff((b"fmt ", fmt(3, bits=32)), (b"data", FLOATS.tobytes())), "finite samples, found NaN"),
     "unknown coding": (riff((b"fmt ", fmt(0x4321)), (b"data", bytes(60))), "expected a recording, found"),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("name", BAD)

@@ -10,8 +10,13 @@ import datasets
 from randomix.errors import DataError
 
 WNIDS = ("n02124075", "n01443537", "n04067472", "n03584254")  # as in wnids.txt: not sorted
-WORDS = {"n01443537": "goldfish, Carassius auratus", "n02124075": "Egyptian cat", "n04067472": "reel",
-         "n03584254": "iPod", "n00001740": "entity"}  # fmt: skip
+WORDS = {
+    "n01443537": "goldfish, Carassius auratus",
+    "n02124075": "Egyptian cat",
+    "n04067472": "reel",
+    "n03584254": "iPod",
+    "n00001740": "entity",
+}
 TRAIN, VAL = 6, 3
 
 

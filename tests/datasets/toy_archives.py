@@ -13,9 +13,21 @@ from datasets.preparing.sets import ENTRIES
 from datasets.preparing.stamps import STAMP
 from tests.datasets.prepare_driver import toy_entry
 
-CIFAR = {f"cifar-10-batches-py/{name}": np.random.default_rng(seed).bytes(60_000)
-         for seed, name in enumerate(("data_batch_1", "data_batch_2", "data_batch_3", "data_batch_4", "data_batch_5",
-                                      "test_batch", "batches.meta", "readme.html"))}  # fmt: skip
+CIFAR = {
+    f"cifar-10-batches-py/{name}": np.random.default_rng(seed).bytes(60_000)
+    for seed, name in enumerate(
+        (
+            "data_batch_1",
+            "data_batch_2",
+            "data_batch_3",
+            "data_batch_4",
+            "data_batch_5",
+            "test_batch",
+            "batches.meta",
+            "readme.html",
+        )
+    )
+}
 
 
 def tar(files, compress=True):
@@ -50,5 +62,8 @@ def cifar(data):
 
 
 def contents(folder):
-    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*")
-            if path.is_file() and path.name != STAMP}  # fmt: skip
+    return {
+        path.relative_to(folder).as_posix(): path.read_bytes()
+        for path in folder.rglob("*")
+        if path.is_file() and path.name != STAMP
+    }

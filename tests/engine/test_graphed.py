@@ -99,12 +99,14 @@ def everything(running):
 
 
 CASES = {
-    "fp32": {}, "bf16": {"trainer": {"precision": "bf16"}}, "fp16": {"trainer": {"precision": "fp16"}},
+    "fp32": {},
+    "bf16": {"trainer": {"precision": "bf16"}},
+    "fp16": {"trainer": {"precision": "fp16"}},
     "nesterov-average": {"recipe": {"epochs": 4, "nesterov": True, "ema_decay": 0.9, "decay_norms": False}},
     "no-momentum": {"recipe": {"epochs": 4, "momentum": 0.0, "loss": "softmax_bce"}},
     "per-sample": {"mixer": {"name": "randomix", "granularity": "sample"}},
     "dropout": {"model": {"name": "wrn_28_10", "depth": 10, "widen_factor": 1, "width": 4, "dropout": 0.3}},
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("name", CASES)
@@ -192,9 +194,11 @@ def test_what_cannot_be_recorded_is_refused_before_the_run(tmp_path, monkeypatch
     for settings, text in [
         ({"recipe": {"accumulate": 2}}, r"not with recipe.accumulate=2; write recipe.accumulate=1"),
         ({"mixer": {"name": "puzzlemix"}}, r"mixer=puzzlemix: puzzlemix mixes with the network's help; write"),
-        ({"mixer": {"name": "randomix", "candidates": ["mixup", "patchup", "manifold_mixup"]}},
-         r"mixer=randomix: patchup, manifold_mixup mixes with the network's help"),
-    ]:  # fmt: skip
+        (
+            {"mixer": {"name": "randomix", "candidates": ["mixup", "patchup", "manifold_mixup"]}},
+            r"mixer=randomix: patchup, manifold_mixup mixes with the network's help",
+        ),
+    ]:
         with pytest.raises(ConfigError, match=r"trainer.cuda_graph=true: .*" + text):
             trainer_of(tmp_path, monkeypatch, **settings)
     config = tiny_config(tmp_path, trainer={"cuda_graph": True, "device": "auto"})
@@ -209,8 +213,10 @@ def test_settings_that_contradict_are_told_together(tmp_path):
     trainer = {"cuda_graph": True, "nproc": 2, "micro_batch_size": "auto"}
     found = validate(tiny_config(tmp_path, trainer=trainer, recipe={"accumulate": 2}))
     told = [line.partition(";")[0] for line in found if "cuda_graph" in line]
-    assert told == [f"trainer.cuda_graph=true: not with {what}" for what in (
-        "trainer.device=cpu", "trainer.nproc=2", "recipe.accumulate=2", "trainer.micro_batch_size=auto")]  # fmt: skip
+    assert told == [
+        f"trainer.cuda_graph=true: not with {what}"
+        for what in ("trainer.device=cpu", "trainer.nproc=2", "recipe.accumulate=2", "trainer.micro_batch_size=auto")
+    ]
     assert validate(tiny_config(tmp_path, trainer={"cuda_graph": True, "device": "cuda"})) == []
 
 

@@ -12,8 +12,22 @@ from randomix.engine.stopper import Decision, NonFiniteGuard, Stopper
 from tests.support import make_trainer, tiny_config
 
 # What hands a tensor's values to the host, by itself or to learn the size of its result.
-READS = {"_local_scalar_dense", "item", "is_nonzero", "nonzero", "masked_select", "equal", "unique_dim", "_unique2",
-         "unique_consecutive", "repeat_interleave", "bincount", "histc", "allclose", "one_hot"}  # fmt: skip
+READS = {
+    "_local_scalar_dense",
+    "item",
+    "is_nonzero",
+    "nonzero",
+    "masked_select",
+    "equal",
+    "unique_dim",
+    "_unique2",
+    "unique_consecutive",
+    "repeat_interleave",
+    "bincount",
+    "histc",
+    "allclose",
+    "one_hot",
+}
 METHODS = [{"name": name} for name in mixers.available()]
 METHODS += [{"name": n, "clean_weight": 1.0} for n in ("puzzlemix", "comixup")]
 METHODS += [{"name": n, "granularity": "sample"} for n in ("mixup", "cutmix", "fmix", "resizemix", "randomix")]
@@ -93,11 +107,17 @@ def test_neither_does_the_scaler_nor_the_average_nor_accumulation(tmp_path, trai
 
 
 READERS = {
-    "item": lambda t: t.sum().item(), "bool": lambda t: bool(t.sum() > 0), "float": lambda t: float(t[0]),
-    "mask": lambda t: t[t > 0], "write": lambda t: t.__setitem__(t > 0, 0.0), "nonzero": torch.nonzero,
-    "equal": lambda t: torch.equal(t, t), "loop": lambda t: [int(v) for v in t], "unique": torch.unique,
+    "item": lambda t: t.sum().item(),
+    "bool": lambda t: bool(t.sum() > 0),
+    "float": lambda t: float(t[0]),
+    "mask": lambda t: t[t > 0],
+    "write": lambda t: t.__setitem__(t > 0, 0.0),
+    "nonzero": torch.nonzero,
+    "equal": lambda t: torch.equal(t, t),
+    "loop": lambda t: [int(v) for v in t],
+    "unique": torch.unique,
     "repeat": lambda t: t.repeat_interleave(t.long()),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("read", READERS)

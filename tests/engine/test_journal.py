@@ -93,9 +93,11 @@ def test_the_name_changes_with_all_that_the_result_depends_on(tmp_path, monkeypa
     assert path() == known and path(settings={"a": {"x": 1}, "b": {"y": 2}}) == known  # b is not run
     others = [path(names=["b"]), path(settings={"a": {"x": 2}}), path(precision="bf16"), path(data=described("2"))]
     others.append(path(model=nn.Linear(2, 2)))
-    for name, value in [("randomix.records.provenance.git_state", lambda root: ("another", False)),
-                        ("torch.__version__", "another"),
-                        ("randomix.runs.journal.evaluator_sources", lambda *_: {"a": "other files"})]:  # fmt: skip
+    for name, value in [
+        ("randomix.records.provenance.git_state", lambda root: ("another", False)),
+        ("torch.__version__", "another"),
+        ("randomix.runs.journal.evaluator_sources", lambda *_: {"a": "other files"}),
+    ]:
         with monkeypatch.context() as patch:
             patch.setattr(name, value)
             others.append(path())
@@ -124,10 +126,13 @@ def test_both_ways_to_evaluate_say_all_that_the_name_needs(tmp_path, monkeypatch
     assert asked["precision"] == "fp32" and asked["data"].describe() == datasets.build(config["dataset"]).describe()
 
 
-@pytest.mark.parametrize(("finished", "words"), [
-    (0, "interrupted before a part of this evaluation was finished; the same command starts it again"),
-    (2, "interrupted; finished and kept: 2 parts of this evaluation; the same command continues"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("finished", "words"),
+    [
+        (0, "interrupted before a part of this evaluation was finished; the same command starts it again"),
+        (2, "interrupted; finished and kept: 2 parts of this evaluation; the same command continues"),
+    ],
+)
 def test_a_signal_says_what_is_kept_and_the_same_command_goes_on(tmp_path, monkeypatch, capsys, finished, words):
     config = tiny_config(tmp_path, evaluators=["clean"])
     config["recipe"] |= {"epochs": 1}

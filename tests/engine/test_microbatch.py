@@ -206,8 +206,9 @@ def test_a_run_of_two_ranks_with_auto_is_that_with_its_number(tmp_path):
 
     for size in (8, "auto"):
         store, log = tempfile.mkdtemp(dir=tmp_path), tmp_path / f"log-{size}"
-        places = [{"RANK": r, "LOCAL_RANK": r, "WORLD_SIZE": 2, "LOCAL_WORLD_SIZE": 2, STORE: f"{store}/s"}
-                  for r in (0, 1)]  # fmt: skip
+        places = [
+            {"RANK": r, "LOCAL_RANK": r, "WORLD_SIZE": 2, "LOCAL_WORLD_SIZE": 2, STORE: f"{store}/s"} for r in (0, 1)
+        ]
         pids = [fork(lambda size=size: job(size), log, {k: str(v) for k, v in p.items()}) for p in places]
         assert wait(pids) == [0, 0], log.read_text()
     digests = [path.read_bytes() for path in tmp_path.rglob("model.safetensors")]
@@ -224,8 +225,10 @@ def test_wrong_settings_are_one_line_with_what_mends_it(tmp_path):
 
     assert [problems({}, size) for size in (None, 2, 16, "auto")] == [[]] * 4
     (found,) = problems({}, 5)
-    assert found == ("trainer.micro_batch_size=5: must divide the 16 images of a process "
-                     "(recipe.batch_size=16 / trainer.nproc=1); for example 4")  # fmt: skip
+    assert found == (
+        "trainer.micro_batch_size=5: must divide the 16 images of a process "
+        "(recipe.batch_size=16 / trainer.nproc=1); for example 4"
+    )
     (found,) = problems({}, 16, nproc=2)
     assert "must divide the 8 images" in found
     for size in (8, "auto"):
@@ -286,7 +289,7 @@ def test_the_cpu_s_meter_sees_a_peak_and_forgets_it():
         ({"memory/a/memory.limit_in_bytes": "500", "memory/a/memory.usage_in_bytes": "200"}, "4:memory:/a/b", 300),
         ({}, "0::/", 2**63 - 1),
     ],
-)  # fmt: skip
+)
 def test_what_control_groups_leave(tmp_path, files, line, left):
     for name, text in files.items():
         path = tmp_path / "root" / name

@@ -24,10 +24,14 @@ SMALL = {  # name: (network, samples, options, size of the feature maps at the t
     "preact_resnet18_1d": ("preact_resnet18_1d", (1, 512), {"width": 4}, (512, 32, 32, 16, 8, 4)),
     "preact_resnet34": ("preact_resnet34", (3, 16, 16), {"width": 4}, (16, 16, 16, 8, 4, 2)),
     "wrn": ("wrn_28_10", (3, 16, 16), {"depth": 16, "widen_factor": 2, "width": 4}, (16, 16, 16, 8, 4)),
-    "wrn, Puzzle Mix": ("wrn_28_10", (3, 16, 16), {"depth": 10, "widen_factor": 2, "width": 4} | WIDE_PUZZLEMIX,
-                        (16, 16, 16, 8, 4)),
+    "wrn, Puzzle Mix": (
+        "wrn_28_10",
+        (3, 16, 16),
+        {"depth": 10, "widen_factor": 2, "width": 4} | WIDE_PUZZLEMIX,
+        (16, 16, 16, 8, 4),
+    ),
     "resnet50": ("resnet50", (3, 64, 64), {"width_per_group": 4, "blocks": [1, 1, 1, 1]}, (64, 16, 16, 8, 4, 2)),
-}  # fmt: skip
+}
 COSTS = [  # network, samples, classes, options, GFLOP (2 x multiply-add) of one sample: forward, forward and backward
     ("preact_resnet18", (3, 32, 32), 10, {}, 1.111, 3.329),
     ("preact_resnet18", (3, 64, 64), 200, {}, 4.444, 13.316),

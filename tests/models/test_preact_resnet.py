@@ -85,9 +85,13 @@ def test_taps_see_each_place_and_replace_the_features():
 
     assert torch.equal(model(x, tap=watch), model(x)) and model.num_taps == 6
     assert seen == [
-        (0, (2, 3, 12, 9)), (1, (2, 4, 12, 9)), (2, (2, 4, 12, 9)),
-        (3, (2, 8, 6, 5)), (4, (2, 16, 3, 3)), (5, (2, 32, 2, 2)),
-    ]  # fmt: skip
+        (0, (2, 3, 12, 9)),
+        (1, (2, 4, 12, 9)),
+        (2, (2, 4, 12, 9)),
+        (3, (2, 8, 6, 5)),
+        (4, (2, 16, 3, 3)),
+        (5, (2, 32, 2, 2)),
+    ]
     for at in range(model.num_taps):
         swapped = model(x, tap=lambda index, features, at=at: features.flip(0) if index == at else features)
         assert torch.allclose(swapped, model(x).flip(0), atol=1e-5)

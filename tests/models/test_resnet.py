@@ -59,9 +59,13 @@ def test_taps_see_each_place_and_replace_the_features():
 
     assert torch.equal(model(x, tap=watch), model(x)) and model.num_taps == 6
     assert seen == [
-        (0, (2, 3, 32, 32)), (1, (2, 64, 8, 8)), (2, (2, 256, 8, 8)),
-        (3, (2, 512, 4, 4)), (4, (2, 1024, 2, 2)), (5, (2, 2048, 1, 1)),
-    ]  # fmt: skip
+        (0, (2, 3, 32, 32)),
+        (1, (2, 64, 8, 8)),
+        (2, (2, 256, 8, 8)),
+        (3, (2, 512, 4, 4)),
+        (4, (2, 1024, 2, 2)),
+        (5, (2, 2048, 1, 1)),
+    ]
     for at in range(model.num_taps):
         swapped = model(x, tap=lambda index, features, at=at: features.flip(0) if index == at else features)
         assert torch.allclose(swapped, model(x).flip(0), atol=1e-4)

@@ -14,8 +14,16 @@ from randomix.transport import move_cells, spread, transport_plan
 from tests.parity import golden
 from tests.parity.golden import Difference, largest
 
-CASES = ("cifar_b2", "cifar_b4", "cifar_b8", "cifar_b16", "cifar_b4_2labels_notransport", "cifar_b8_adv",
-         "tiny_b4", "tiny_b16")  # fmt: skip
+CASES = (
+    "cifar_b2",
+    "cifar_b4",
+    "cifar_b8",
+    "cifar_b16",
+    "cifar_b4_2labels_notransport",
+    "cifar_b8_adv",
+    "tiny_b4",
+    "tiny_b16",
+)
 
 
 @functools.cache
@@ -95,10 +103,19 @@ def whole() -> Iterator[Difference]:
         inputs, perm, targets = data["x"], data["index"], torch.eye(len(data["x"]))
         noise = data["p_noise"] if data["p_noise"].numel() else None
         mixed = functional.puzzlemix(
-            inputs, targets, perm, numbers["alpha"], data["saliency"], numbers["block_num"], **options,
-            transport=bool(numbers["transport"]), t_eps=numbers["t_eps"], t_size=numbers["t_size"], noise=noise,
+            inputs,
+            targets,
+            perm,
+            numbers["alpha"],
+            data["saliency"],
+            numbers["block_num"],
+            **options,
+            transport=bool(numbers["transport"]),
+            t_eps=numbers["t_eps"],
+            t_size=numbers["t_size"],
+            noise=noise,
             noise_on=(bool(numbers["adv_mask1"]), bool(numbers["adv_mask2"])),
-        )  # fmt: skip
+        )
         yield f"{case} inputs", largest(mixed.inputs[same], data["mixed"][same])
         yield f"{case} lam", largest(mixed.lam[same], data["ratio"][same])
         expected = data["ratio"][:, None] * targets + (1 - data["ratio"][:, None]) * targets[perm]

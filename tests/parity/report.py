@@ -37,15 +37,13 @@ def collect() -> dict[str, dict[str, object]]:
             for name in attacks.PACKAGES
             if name not in attacks.missing()
         },
-        "puzzlemix_energy": {
-            what: {"largest": worst, "mean": mean} for what, worst, mean in puzzlemix.energies()
-        },
+        "puzzlemix_energy": {what: {"largest": worst, "mean": mean} for what, worst, mean in puzzlemix.energies()},
         "comixup_objective": {
             f"{name}, precedence {precedence}": {"ours": ours, "authors": theirs}
             for precedence in ("paper", "code")
             for name, _, ours, theirs in comixup.solutions(precedence)
         },
-    }  # fmt: skip
+    }
 
 
 def _largest(differences: Iterable[golden.Difference]) -> dict[str, object]:

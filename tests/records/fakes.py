@@ -49,23 +49,49 @@ def config(method: str = "baseline", seed: int = 0, /, **changes: Any) -> dict[s
     return whole
 
 
-def text(method: str = "baseline", seed: int = 0, error: float = 10.0, /, *, noise: float | None = 50.0,
-         cpu: float = 1.0, provenance: dict[str, Any] | None = None, kind: str = "train",
-         data: dict[str, Any] | None = None, **changes: Any) -> str:  # fmt: skip
+def text(
+    method: str = "baseline",
+    seed: int = 0,
+    error: float = 10.0,
+    /,
+    *,
+    noise: float | None = 50.0,
+    cpu: float = 1.0,
+    provenance: dict[str, Any] | None = None,
+    kind: str = "train",
+    data: dict[str, Any] | None = None,
+    **changes: Any,
+) -> str:
     """The JSON text of a record whose last clean error is ``error`` and best one 1 less."""
     history = [
-        {"epoch": e, "lr": 0.1, "train_loss": 3.0 - e / 2, "soft_top1": 50.0, "seconds": 9.0 if e == 1 else 2 * cpu,
-         "cpu_seconds": 9.0 if e == 1 else cpu, "images_per_second": 100.0, "top1": 100 - error - 3 + e,
-         "top1_error": error + 3 - e, "top5": 99.0, "test_loss": 0.5} for e in (1, 2, 3)
-    ]  # fmt: skip
+        {
+            "epoch": e,
+            "lr": 0.1,
+            "train_loss": 3.0 - e / 2,
+            "soft_top1": 50.0,
+            "seconds": 9.0 if e == 1 else 2 * cpu,
+            "cpu_seconds": 9.0 if e == 1 else cpu,
+            "images_per_second": 100.0,
+            "top1": 100 - error - 3 + e,
+            "top1_error": error + 3 - e,
+            "top5": 99.0,
+            "test_loss": 0.5,
+        }
+        for e in (1, 2, 3)
+    ]
     metrics = {} if noise is None else {"noise_error": noise}
     best = {"epoch": 2, "top1": 101 - error, "top1_error": error - 1}
     parts: dict[str, Any] = {"history": history, "best": best} if kind == "train" else {"history": [], "best": {}}
     return record.build_record(
-        config(method, seed, **changes), kind=kind, evaluated={"metrics": metrics, "counts": {"clean": {"total": 597}}},
-        candidates={method: 12}, mode=LABELS.get(method, ("", "m"))[1], provenance=PROVENANCE | (provenance or {}),
-        data={"sha256": "fake", "train_samples": 200, "test_samples": 597} | (data or {}), **parts,
-    )  # fmt: skip
+        config(method, seed, **changes),
+        kind=kind,
+        evaluated={"metrics": metrics, "counts": {"clean": {"total": 597}}},
+        candidates={method: 12},
+        mode=LABELS.get(method, ("", "m"))[1],
+        provenance=PROVENANCE | (provenance or {}),
+        data={"sha256": "fake", "train_samples": 200, "test_samples": 597} | (data or {}),
+        **parts,
+    )
 
 
 def fake(*args: Any, **options: Any) -> record.RunRecord:

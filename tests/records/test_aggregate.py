@@ -76,8 +76,12 @@ def test_order_of_methods() -> None:
 
 
 def test_only_like_is_compared_with_like() -> None:
-    records = [fake("baseline"), fake("mixup"), fake("mixup", recipe={"epochs": 9}),
-               fake("mixup", evaluator={"noise": {"sigma": 0.9}})]  # fmt: skip
+    records = [
+        fake("baseline"),
+        fake("mixup"),
+        fake("mixup", recipe={"epochs": 9}),
+        fake("mixup", evaluator={"noise": {"sigma": 0.9}}),
+    ]
     assert sorted(len(s.groups) for s in settings(records)) == [1, 1, 2]
 
 

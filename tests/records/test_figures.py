@@ -43,13 +43,21 @@ def counted(method: str, seed: int, shift: int) -> RunRecord:
     bins = [[0, 0, 0.0]] * 13 + [[20, 11 + seed, 18.0], [80, 60 - shift, 77.5]]
     counts = {
         "clean": {"total": 100, "bins": bins},
-        "corruptions": {"total": 1000, "severities": [1, 2, 3, 4, 5], "matrix": {
-            name: [900 - 100 * s - 10 * i - shift - seed for s in range(5)] for i, name in enumerate(NAMES)}},
-        "occlusion_sweep": {"total": 200, "blocks": BLOCKS, "correct1": {
-            "clipped": [[180 - shift - 40 * i, 176 - shift - 40 * i] for i in range(3)],
-            "inside": [[170 - shift - 50 * i, 170 - shift - 50 * i] for i in range(3)]}},
+        "corruptions": {
+            "total": 1000,
+            "severities": [1, 2, 3, 4, 5],
+            "matrix": {name: [900 - 100 * s - 10 * i - shift - seed for s in range(5)] for i, name in enumerate(NAMES)},
+        },
+        "occlusion_sweep": {
+            "total": 200,
+            "blocks": BLOCKS,
+            "correct1": {
+                "clipped": [[180 - shift - 40 * i, 176 - shift - 40 * i] for i in range(3)],
+                "inside": [[170 - shift - 50 * i, 170 - shift - 50 * i] for i in range(3)],
+            },
+        },
         "snr_noise": {"total": 50, "snr_db": [20, 10, 0], "correct1": [[45 - shift], [40 - shift], [20 - shift]]},
-    }  # fmt: skip
+    }
     record = fakes.fake(method, seed, 10.0 + shift)
     return replace(record, counts=counts, metrics={"last": dict(record.metrics["last"]) | {"ece": 5.0 + seed + shift}})
 
@@ -121,8 +129,16 @@ GREY, RED = "#808b96", "#e03e52"
 
 def test_equal_records_give_equal_bytes_and_each_figure_is_xml_in_the_colours_of_the_page(both, drawn) -> None:
     assert figures.run_figures(both) == drawn
-    expected = ["curve_top1_error", "curve_train_loss", "corruption_map", "severity_map", "occlusion_clipped",
-                "occlusion_inside", "level_snr_noise", "reliability"]  # fmt: skip
+    expected = [
+        "curve_top1_error",
+        "curve_train_loss",
+        "corruption_map",
+        "severity_map",
+        "occlusion_clipped",
+        "occlusion_inside",
+        "level_snr_noise",
+        "reliability",
+    ]
     assert list(drawn) == expected
     for name, svg in drawn.items():
         ElementTree.fromstring(figures.standalone(svg))
@@ -183,8 +199,10 @@ def one(value: float) -> Statistic:
 
 def test_table_5_has_ours_and_the_papers_numbers() -> None:
     table, rng = TABLE[5], random.Random(0)
-    ours = {row.key: {c.key: one(table.value(row.key, c.key) + rng.uniform(-3, 3)) for c in table.columns}
-            for row in table.rows}  # fmt: skip
+    ours = {
+        row.key: {c.key: one(table.value(row.key, c.key) + rng.uniform(-3, 3)) for c in table.columns}
+        for row in table.rows
+    }
     found = figures_tradeoff.table5_figures(ours, paper=True)
     assert list(found) == ["front_fgsm_error", "front_corruption_error"]
     for name, svg in found.items():
@@ -294,13 +312,22 @@ def test_a_table_of_the_paper_has_the_figures_of_each_data_set_and_network() -> 
     one_set = counted("baseline", 0, 1)
     other = replace(one_set, model="wrn_28_10", run=one_set.run.replace("preact_resnet18", "wrn_28_10"), counts={})
     columns = [c.key for c in TABLE[1].columns]
-    table = reproduced(1, "demo", {("baseline", columns[0]): [one_set], ("authors-mixup", columns[0]): [one_set],
-                                   ("baseline", columns[1]): [other]})  # fmt: skip
+    filled = {("baseline", columns[0]): [one_set], ("authors-mixup", columns[0]): [one_set]}
+    table = reproduced(1, "demo", filled | {("baseline", columns[1]): [other]})
     found = figures_paper.reproduced_figures(table)
-    names = ["corruption_map", "curve_top1_error", "curve_train_loss", "level_snr_noise", "occlusion_clipped",
-             "occlusion_inside", "reliability", "severity_map"]  # fmt: skip
-    assert sorted(found) == sorted([f"{n}-digits-preact_resnet18" for n in names]
-                                   + [f"curve_{n}-digits-wrn_28_10" for n in ("top1_error", "train_loss")])  # fmt: skip
+    names = [
+        "corruption_map",
+        "curve_top1_error",
+        "curve_train_loss",
+        "level_snr_noise",
+        "occlusion_clipped",
+        "occlusion_inside",
+    ]
+    names += ["reliability", "severity_map"]
+    assert sorted(found) == sorted(
+        [f"{n}-digits-preact_resnet18" for n in names]
+        + [f"curve_{n}-digits-wrn_28_10" for n in ("top1_error", "train_loss")]
+    )
     assert {"Mixup (authors')", "Baseline"} <= set(texts(found["curve_top1_error-digits-preact_resnet18"]))
     assert figures.caption("curve_train_loss-digits-wrn_28_10", {}).endswith("deviation (digits, wrn_28_10)")
     assert figures_paper.reproduced_figures(reproduced(1, "paper", {})) == {}

@@ -19,8 +19,22 @@ from randomix.records.tables import build_tables
 from tests.records.fakes import fake
 from tests.records.fakes_grid import grid, record, write_grid
 
-NUMBERS = ("paper", "paper_delta", "mean", "std", "delta", "best_epoch_mean", "best_epoch_std", "to_baseline",
-           "to_baseline_std", "p_baseline", "to_rival", "to_rival_std", "p_rival", "gpu_hours")  # fmt: skip
+NUMBERS = (
+    "paper",
+    "paper_delta",
+    "mean",
+    "std",
+    "delta",
+    "best_epoch_mean",
+    "best_epoch_std",
+    "to_baseline",
+    "to_baseline_std",
+    "p_baseline",
+    "to_rival",
+    "to_rival_std",
+    "p_rival",
+    "gpu_hours",
+)
 ROOT = Path(__file__).resolve().parents[2]
 PREAMBLE = r"\documentclass{article}\usepackage{booktabs}\usepackage{graphicx}\begin{document}"
 

@@ -36,15 +36,18 @@ def test_a_whole_grid_is_read(tmp_path: Path) -> None:
     assert first.seeds == (0, 1, 2) and first.gpu_hours == 1.25 and first.evaluation == EVALUATION
 
 
-@pytest.mark.parametrize(("content", "line"), [
-    ('{"scale": ', "damaged: not JSON"),
-    ("[]", "foreign: no grid (it has no keys 'scale' and 'runs')"),
-    ({"schema": 1}, "foreign: no grid"),
-    ({"scale": "huge", "runs": []}, "damaged: scale must be one of paper, demo, smoke, got 'huge'"),
-    ({"scale": "demo", "runs": []}, "damaged: stand_ins is empty, but at scale demo something stands in"),
-    ({"scale": "paper", "stand_ins": ["x"], "runs": []}, "damaged: stand_ins must map data sets to words"),
-    ({"scale": "paper", "runs": []}, None),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("content", "line"),
+    [
+        ('{"scale": ', "damaged: not JSON"),
+        ("[]", "foreign: no grid (it has no keys 'scale' and 'runs')"),
+        ({"schema": 1}, "foreign: no grid"),
+        ({"scale": "huge", "runs": []}, "damaged: scale must be one of paper, demo, smoke, got 'huge'"),
+        ({"scale": "demo", "runs": []}, "damaged: stand_ins is empty, but at scale demo something stands in"),
+        ({"scale": "paper", "stand_ins": ["x"], "runs": []}, "damaged: stand_ins must map data sets to words"),
+        ({"scale": "paper", "runs": []}, None),
+    ],
+)
 def test_a_file_that_cannot_be_used_is_one_line(tmp_path: Path, content: Any, line: str | None) -> None:
     found, lines = read(tmp_path, content)
     if line is None:
@@ -59,19 +62,22 @@ def test_an_unreadable_file_is_one_line(tmp_path: Path) -> None:
     assert "cannot be read" in module.read(tmp_path / "none.json")[1][0]
 
 
-@pytest.mark.parametrize(("change", "line"), [
-    (lambda r: r.pop("dataset"), "left out: dataset must be a string, got None"),
-    (lambda r: r.update(config_hash="../x"), "left out: config_hash must be eight hexadecimal digits, got '../x'"),
-    (lambda r: r.update(seeds=[0, True]), "left out: seeds must be a list of integers"),
-    (lambda r: r.update(seeds=[]), "left out: seeds must be a list of integers"),
-    (lambda r: r.update(cells="table1"), "left out: cells must be a list of ids"),
-    (lambda r: r.update(gpu_hours="2"), "left out: gpu_hours must be a number or null"),
-    (lambda r: r.update(command="a\nb"), "left out: command must be one line"),
-    (lambda r: r.update(evaluation={"fgsm": 8}), "left out: evaluation must map evaluators to their settings"),
-    (lambda r: r.update(evaluators=[1]), "left out: evaluators must be a list of names"),
-    (lambda r: r["cells"].append("table7/mixup/top1"), "'table7/mixup/top1' is no cell of the paper's tables"),
-    (lambda r: r["cells"].append("table4/baseline/top1_error"), "filled by runs[0] already, which counts"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("change", "line"),
+    [
+        (lambda r: r.pop("dataset"), "left out: dataset must be a string, got None"),
+        (lambda r: r.update(config_hash="../x"), "left out: config_hash must be eight hexadecimal digits, got '../x'"),
+        (lambda r: r.update(seeds=[0, True]), "left out: seeds must be a list of integers"),
+        (lambda r: r.update(seeds=[]), "left out: seeds must be a list of integers"),
+        (lambda r: r.update(cells="table1"), "left out: cells must be a list of ids"),
+        (lambda r: r.update(gpu_hours="2"), "left out: gpu_hours must be a number or null"),
+        (lambda r: r.update(command="a\nb"), "left out: command must be one line"),
+        (lambda r: r.update(evaluation={"fgsm": 8}), "left out: evaluation must map evaluators to their settings"),
+        (lambda r: r.update(evaluators=[1]), "left out: evaluators must be a list of names"),
+        (lambda r: r["cells"].append("table7/mixup/top1"), "'table7/mixup/top1' is no cell of the paper's tables"),
+        (lambda r: r["cells"].append("table4/baseline/top1_error"), "filled by runs[0] already, which counts"),
+    ],
+)
 def test_a_damaged_run_is_one_line_and_the_others_count(
     tmp_path: Path, change: Callable[[dict[str, Any]], Any], line: str
 ) -> None:
@@ -101,8 +107,14 @@ def test_a_record_fills_the_cells_of_its_run_only(tmp_path: Path) -> None:
 def test_an_evaluator_with_other_settings_does_not_count(tmp_path: Path) -> None:
     """FGSM of 4/255 is another test than one of 8/255; the clean error of that run counts."""
     found = one(tmp_path)
-    weaker = record("mixup", 4, 0, 20.0, extra={"fgsm_error": 60.0, "occlusion_error": 40.0},
-                    evaluator=EVALUATION | {"fgsm": {"eps_255": 4.0}})  # fmt: skip
+    weaker = record(
+        "mixup",
+        4,
+        0,
+        20.0,
+        extra={"fgsm_error": 60.0, "occlusion_error": 40.0},
+        evaluator=EVALUATION | {"fgsm": {"eps_255": 4.0}},
+    )
     cells = match(found, [weaker])
     assert cells[CELL].statistic("fgsm_error") is None
     assert cells["table4/mixup/occlusion_error"].statistic("occlusion_error").values == [40.0]

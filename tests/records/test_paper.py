@@ -16,9 +16,15 @@ def test_ids_of_cells_never_change() -> None:
     """Grids and links name them; the shape is the paper's."""
     ids = cell_ids()
     assert [len(t.cell_ids()) for t in TABLES] == [56, 40, 12, 24, 16, 15] and len(set(ids)) == len(ids) == 163
-    known = {"table1/authors-comixup/cifar100-preact_resnet18", "table1/randomix/cifar100-wrn_28_10",
-             "table2/puzzlemix/imagenet-cost", "table3/fmix/validation_top1", "table4/resizemix/occlusion_error",
-             "table5/randomix-3111/fgsm_error", "table6/MCRF/top1"}  # fmt: skip
+    known = {
+        "table1/authors-comixup/cifar100-preact_resnet18",
+        "table1/randomix/cifar100-wrn_28_10",
+        "table2/puzzlemix/imagenet-cost",
+        "table3/fmix/validation_top1",
+        "table4/resizemix/occlusion_error",
+        "table5/randomix-3111/fgsm_error",
+        "table6/MCRF/top1",
+    }
     assert known < set(ids)
     assert "table1/authors-comixup/cifar10-wrn_28_10" not in ids and not any(i.endswith("/mean") for i in ids)
 
@@ -55,21 +61,31 @@ def test_means_of_table_6() -> None:
     assert paper.mean_accuracies() == pytest.approx(expected)
 
 
-@pytest.mark.parametrize(("tables", "words", "gap"), [
-    ((1,), "FMix, CIFAR-100, WRN28-10 (%): printed ↑0.97, but the numbers give ↑0.91", 0.06),
-    ((1, 4, 5), "Table 1's 84.84 on CIFAR-100 is 100 - 15.16, Table 5's RandoMix [4,1,1,1]; its [3,1,1,1] gives 84.49",
-     0.35),
-    ((4, 5), "Table 4's RandoMix is Table 5's RandoMix [4,1,1,1]", None),
-    ((1,), "with the weights it states they are 1.88 over Mixup, 2.15 over CutMix, 0.78 over Puzzle Mix", None),
-    ((1, 4), "only for RandoMix; sums differ from 100: Baseline +0.14, Mixup +0.10, CutMix -0.20, FMix +0.42", 0.42),
-    ((4,), "Corruption error (%): section 4.3.1", 0.50),
-    ((4,), "ResizeMix is 0.43 lower", 0.43),
-    ((1,), "Cutout, Manifold Mixup, PatchUp, Co-Mixup have no row", None),
-    ((2, 6), "Baseline +0.32, Mixup +0.96, CutMix -0.55, FMix -0.41, ResizeMix -0.47, RandoMix -0.02", 0.96),
-    ((6,), "of the sets of 2 candidates [R,F] is missing", None),
-    ((6,), "the mean of the sets of 1 is printed as 66.47, the rows give 66.4775", 0.0075),
-    ((6,), "the best row is [M,R,F], 0.15 above [M,C,R,F]", 0.15),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("tables", "words", "gap"),
+    [
+        ((1,), "FMix, CIFAR-100, WRN28-10 (%): printed ↑0.97, but the numbers give ↑0.91", 0.06),
+        (
+            (1, 4, 5),
+            "Table 1's 84.84 on CIFAR-100 is 100 - 15.16, Table 5's RandoMix [4,1,1,1]; its [3,1,1,1] gives 84.49",
+            0.35,
+        ),
+        ((4, 5), "Table 4's RandoMix is Table 5's RandoMix [4,1,1,1]", None),
+        ((1,), "with the weights it states they are 1.88 over Mixup, 2.15 over CutMix, 0.78 over Puzzle Mix", None),
+        (
+            (1, 4),
+            "only for RandoMix; sums differ from 100: Baseline +0.14, Mixup +0.10, CutMix -0.20, FMix +0.42",
+            0.42,
+        ),
+        ((4,), "Corruption error (%): section 4.3.1", 0.50),
+        ((4,), "ResizeMix is 0.43 lower", 0.43),
+        ((1,), "Cutout, Manifold Mixup, PatchUp, Co-Mixup have no row", None),
+        ((2, 6), "Baseline +0.32, Mixup +0.96, CutMix -0.55, FMix -0.41, ResizeMix -0.47, RandoMix -0.02", 0.96),
+        ((6,), "of the sets of 2 candidates [R,F] is missing", None),
+        ((6,), "the mean of the sets of 1 is printed as 66.47, the rows give 66.4775", 0.0075),
+        ((6,), "the best row is [M,R,F], 0.15 above [M,C,R,F]", 0.15),
+    ],
+)
 def test_the_paper_contradicts_itself(tables: tuple[int, ...], words: str, gap: float | None) -> None:
     (found,) = [c for c in contradictions() if words in c.text]
     assert found.tables == tables and found.gap == (None if gap is None else pytest.approx(gap, abs=1e-9))

@@ -22,11 +22,21 @@ def test_the_contract() -> None:
     assert content["schema"] == 1 and content["kind"] == "train" and content["seed"] == 3
     assert content["run"] == f"digits/preact_resnet18/randomix-{content['config_hash']}/seed-3"
     assert content["mixer"] == {"name": "randomix", "label": "RandoMix [3,1,1,1]", "mode": "l+m"}
-    assert content["metrics"]["last"] == {"epoch": 3, "top1": 93.0, "top1_error": 7.0, "top5": 99.0, "loss": 0.5,
-                                          "noise_error": 50.0}  # fmt: skip
+    assert content["metrics"]["last"] == {
+        "epoch": 3,
+        "top1": 93.0,
+        "top1_error": 7.0,
+        "top5": 99.0,
+        "loss": 0.5,
+        "noise_error": 50.0,
+    }
     assert content["metrics"]["best"] == {"epoch": 2, "top1": 94.0, "top1_error": 6.0}
-    assert content["timing"] == {"seconds": 13.0, "cpu_seconds": 11.0, "seconds_per_epoch": 2.0,
-                                 "images_per_second": 100.0}  # fmt: skip
+    assert content["timing"] == {
+        "seconds": 13.0,
+        "cpu_seconds": 11.0,
+        "seconds_per_epoch": 2.0,
+        "images_per_second": 100.0,
+    }
     assert list(content) == sorted(content)
     assert "output_root" not in content["config"] and "root" not in content["config"]["dataset"]
     assert "/somewhere" not in text()
@@ -46,31 +56,40 @@ def test_non_finite_numbers_become_null_and_paths_lose_their_folders() -> None:
         record.dumps(object())
 
 
-@pytest.mark.parametrize(("content", "line"), [
-    ("", "damaged: not JSON"),
-    (text()[:300], "damaged: not JSON"),
-    ("[1, 2]", "foreign"),
-    ('{"top1": 1}', "foreign: no record of a run (it has no key 'schema')"),
-    (text().replace('"ece"', "").replace('"top1": 90', '"top1": NaN'), "damaged: holds NaN, which is not JSON"),
-    (text().replace('"noise_error": 50.0', '"noise_error": 1e999'), "metrics.last.noise_error is not finite"),
-    (damaged(lambda c: c.update(schema=2)), "schema is 2, this version reads 1"),
-    (damaged(lambda c: c.pop("seed")), "key 'seed' is missing"),
-    (damaged(lambda c: c.update(seed="0")), "seed must be an integer, got '0'"),
-    (damaged(lambda c: c.update(seed=1)), "but dataset, model and seed say"),
-    (damaged(lambda c: c.update(kind="x")), "kind must be one of train, eval"),
-    (damaged(lambda c: c.update(run="../../etc/seed-0")), "run must look like"),
-    (damaged(lambda c: c.update(dataset="../x")), "but dataset, model and seed say"),
-    (damaged(lambda c: c["config"].pop("recipe")), "key 'config.recipe' is missing"),
-    (damaged(lambda c: c["mixer"].pop("mode")), "key 'mixer.mode' is missing"),
-    (damaged(lambda c: c.update(metrics={})), "metrics must have last or best"),
-    (damaged(lambda c: c["metrics"]["last"].update(top1="93")), "metrics.last.top1 must be a number or null, got '93'"),
-    (damaged(lambda c: c["metrics"]["last"].update(top1=True)), "metrics.last.top1 must be a number or null"),
-    (damaged(lambda c: c["metrics"]["last"].update(fgsm_error=250.0)), "fgsm_error must be 0 to 100 percent, got 250"),
-    (damaged(lambda c: c["metrics"]["last"].update(top5=-5)), "metrics.last.top5 must be 0 to 100 percent, got -5"),
-    (damaged(lambda c: c["history"].append(3)), "history[3] must be an object with an integer epoch"),
-    (damaged(lambda c: c["timing"].update(seconds="1")), "timing.seconds must be a number"),
-    (damaged(lambda c: c["provenance"].update(hardware="x")), "provenance.hardware must be an object"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("content", "line"),
+    [
+        ("", "damaged: not JSON"),
+        (text()[:300], "damaged: not JSON"),
+        ("[1, 2]", "foreign"),
+        ('{"top1": 1}', "foreign: no record of a run (it has no key 'schema')"),
+        (text().replace('"ece"', "").replace('"top1": 90', '"top1": NaN'), "damaged: holds NaN, which is not JSON"),
+        (text().replace('"noise_error": 50.0', '"noise_error": 1e999'), "metrics.last.noise_error is not finite"),
+        (damaged(lambda c: c.update(schema=2)), "schema is 2, this version reads 1"),
+        (damaged(lambda c: c.pop("seed")), "key 'seed' is missing"),
+        (damaged(lambda c: c.update(seed="0")), "seed must be an integer, got '0'"),
+        (damaged(lambda c: c.update(seed=1)), "but dataset, model and seed say"),
+        (damaged(lambda c: c.update(kind="x")), "kind must be one of train, eval"),
+        (damaged(lambda c: c.update(run="../../etc/seed-0")), "run must look like"),
+        (damaged(lambda c: c.update(dataset="../x")), "but dataset, model and seed say"),
+        (damaged(lambda c: c["config"].pop("recipe")), "key 'config.recipe' is missing"),
+        (damaged(lambda c: c["mixer"].pop("mode")), "key 'mixer.mode' is missing"),
+        (damaged(lambda c: c.update(metrics={})), "metrics must have last or best"),
+        (
+            damaged(lambda c: c["metrics"]["last"].update(top1="93")),
+            "metrics.last.top1 must be a number or null, got '93'",
+        ),
+        (damaged(lambda c: c["metrics"]["last"].update(top1=True)), "metrics.last.top1 must be a number or null"),
+        (
+            damaged(lambda c: c["metrics"]["last"].update(fgsm_error=250.0)),
+            "fgsm_error must be 0 to 100 percent, got 250",
+        ),
+        (damaged(lambda c: c["metrics"]["last"].update(top5=-5)), "metrics.last.top5 must be 0 to 100 percent, got -5"),
+        (damaged(lambda c: c["history"].append(3)), "history[3] must be an object with an integer epoch"),
+        (damaged(lambda c: c["timing"].update(seconds="1")), "timing.seconds must be a number"),
+        (damaged(lambda c: c["provenance"].update(hardware="x")), "provenance.hardware must be an object"),
+    ],
+)
 def test_damaged_and_foreign_files_give_one_line_with_file_and_key(tmp_path: Path, content: str, line: str) -> None:
     path = tmp_path / "x.json"
     path.write_text(content)
@@ -115,8 +134,11 @@ def test_provenance_without_git_or_checkout(tmp_path: Path, monkeypatch: pytest.
 
 def test_git_state_sees_changes(tmp_path: Path) -> None:
     def git(*arguments: str) -> None:
-        subprocess.run(["git", "-C", tmp_path, "-c", "user.name=n", "-c", "user.email=e", *arguments], check=True,
-                       capture_output=True)  # fmt: skip
+        subprocess.run(
+            ["git", "-C", tmp_path, "-c", "user.name=n", "-c", "user.email=e", *arguments],
+            check=True,
+            capture_output=True,
+        )
 
     git("init")
     (tmp_path / "train.py").write_text("1")

@@ -19,8 +19,12 @@ from randomix.records.record import RunRecord
 from randomix.records.reproduced import ReproducedCell, ReproducedTable, mark, reproduce
 from tests.records.fakes_grid import grid, record, run, write_grid
 
-ERRORS = {"baseline": (20.0, 20.2, 20.4), "mixup": (17.0, 17.2, 17.4), "cutmix": (18.0, 18.4, 18.8),
-          "randomix": (15.0, 15.2, 15.1)}  # fmt: skip
+ERRORS = {
+    "baseline": (20.0, 20.2, 20.4),
+    "mixup": (17.0, 17.2, 17.4),
+    "cutmix": (18.0, 18.4, 18.8),
+    "randomix": (15.0, 15.2, 15.1),
+}
 
 
 def link(of: RunRecord) -> str:
@@ -35,8 +39,11 @@ def loaded(folder: Path, scale: str = "paper") -> Grid:
 
 def table4() -> list[RunRecord]:
     """Clean errors of four methods over three seeds, FGSM errors 40 above; Mixup's seed 2 lacks the latter."""
-    return [record(m, 4, s, e, extra={} if (m, s) == ("mixup", 2) else {"fgsm_error": e + 40})
-            for m, errors in ERRORS.items() for s, e in enumerate(errors)]  # fmt: skip
+    return [
+        record(m, 4, s, e, extra={} if (m, s) == ("mixup", 2) else {"fgsm_error": e + 40})
+        for m, errors in ERRORS.items()
+        for s, e in enumerate(errors)
+    ]
 
 
 def cell(table: ReproducedTable, row: str, column: str) -> ReproducedCell:
@@ -237,8 +244,10 @@ def test_other_files_are_noticed_whatever_the_set_calls_its_digest(tmp_path: Pat
 @pytest.mark.parametrize("kind", ["train", "eval"])  # of another seed; or a later evaluation of the same run
 def test_other_arithmetic_is_named(tmp_path: Path, kind: str) -> None:
     def notes(*precisions: str) -> str:
-        records = [record("mixup", 4, s * (kind == "train"), provenance={"precision": p},
-                          kind=kind if s else "train") for s, p in enumerate(precisions)]  # fmt: skip
+        records = [
+            record("mixup", 4, s * (kind == "train"), provenance={"precision": p}, kind=kind if s else "train")
+            for s, p in enumerate(precisions)
+        ]
         return " ".join(reproduce(loaded(tmp_path), records)[3].notes)
 
     assert "different floating-point precision stand in the cells of mixup (bf16, fp32)." in notes("bf16", "fp32")

@@ -199,8 +199,9 @@ def test_a_random_start_depends_on_seed_and_index_alone():
     batch, model = whole(eval_set), PixelNetwork(make_network(), eval_set.normalise)
 
     def run(part, **options):
-        return attack(model, batch.inputs[part], batch.labels[part], EPS, 1, 0.0, True, indices=batch.indices[part],
-                      **options).inputs  # fmt: skip
+        return attack(
+            model, batch.inputs[part], batch.labels[part], EPS, 1, 0.0, True, indices=batch.indices[part], **options
+        ).inputs
 
     every = run(slice(None))
     for size in (1, 7):

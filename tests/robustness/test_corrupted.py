@@ -53,9 +53,14 @@ def network():
 
 def evaluated(data, model, batch_size=100, world=None, **settings):
     found = run_evaluators(
-        model, data.eval_set(torch.device("cpu")), names=["corruptions"],
-        settings={"corruptions": SETTINGS["corruptions"] | settings}, batch_size=batch_size, world=world, data=data,
-    )  # fmt: skip
+        model,
+        data.eval_set(torch.device("cpu")),
+        names=["corruptions"],
+        settings={"corruptions": SETTINGS["corruptions"] | settings},
+        batch_size=batch_size,
+        world=world,
+        data=data,
+    )
     return found["metrics"], found["counts"]["corruptions"]
 
 

@@ -47,8 +47,9 @@ def cells():
 
 
 def parameter_digest():
-    every = [(name, s, side, parameters(name, s, side, side))
-             for name in CORRUPTIONS for s in range(1, 6) for side in SIDES]  # fmt: skip
+    every = [
+        (name, s, side, parameters(name, s, side, side)) for name in CORRUPTIONS for s in range(1, 6) for side in SIDES
+    ]
     return hashlib.sha256(repr(every).encode()).hexdigest()
 
 

@@ -30,9 +30,8 @@ def layers(count, height, width, levels=256):
 
 def draws(name, severity, images):
     shape = images.shape[1:]
-    return REGISTRY[name].draw(
-        ImageRng(2, name, severity, torch.arange(len(images))), shape, parameters(name, severity, *shape[:2])
-    )
+    rng = ImageRng(2, name, severity, torch.arange(len(images)))
+    return REGISTRY[name].draw(rng, shape, parameters(name, severity, *shape[:2]))
 
 
 def assert_close(ours, theirs):
@@ -191,8 +190,12 @@ def test_elastic_transform(size, severity):
     assert_close(ours, np.clip(expected + 2e-4, 0, 255).astype(np.uint8))
 
 
-STEPS = [(y, x, {1: 1.0, 2: 1.4, 3: 2.1969}[abs(y) + abs(x) if y * x else 1]) for y in range(-2, 3)
-         for x in range(-2, 3) if (abs(y), abs(x)) in ((0, 1), (1, 0), (1, 1), (1, 2), (2, 1))]  # fmt: skip
+STEPS = [
+    (y, x, {1: 1.0, 2: 1.4, 3: 2.1969}[abs(y) + abs(x) if y * x else 1])
+    for y in range(-2, 3)
+    for x in range(-2, 3)
+    if (abs(y), abs(x)) in ((0, 1), (1, 0), (1, 1), (1, 2), (2, 1))
+]
 
 
 @pytest.mark.parametrize("size", [*SIZES, (1, 5), (40, 33)])

@@ -53,8 +53,15 @@ def test_metrics_come_from_counts(trained):
     found = run(trained)
     metrics, counts = found["metrics"], found["counts"]
     assert set(metrics) == {
-        "top1", "top1_error", "top5", "loss", "ece", "noise_error", "occlusion_error", "occlusion_error_std"
-    }  # fmt: skip
+        "top1",
+        "top1_error",
+        "top5",
+        "loss",
+        "ece",
+        "noise_error",
+        "occlusion_error",
+        "occlusion_error_std",
+    }
     assert set(counts) == {"clean", "noise", "occlusion"} and all(c["total"] == 597 for c in counts.values())
     assert metrics["top1"] > 80 and metrics["top5"] > 95
     assert metrics["top1"] == pytest.approx(100 * counts["clean"]["correct1"] / 597)
@@ -90,8 +97,13 @@ class Kept(dict):
 
 def test_finished_passes_are_not_made_again(trained):
     model, eval_set = trained
-    settings = {"occlusion": {"repeats": 2}, "occlusion_sweep": {"blocks": [0.25, 4.0], "repeats": 2},
-                "noise": {"repeats": 2}, "pgd": {"steps": 2}, "fgsm": {"quantize": True}}  # fmt: skip
+    settings = {
+        "occlusion": {"repeats": 2},
+        "occlusion_sweep": {"blocks": [0.25, 4.0], "repeats": 2},
+        "noise": {"repeats": 2},
+        "pgd": {"steps": 2},
+        "fgsm": {"quantize": True},
+    }
     cells = Kept()
     options = {"names": list(settings), "settings": settings, "batch_size": 300, "cells": cells}
     whole = run_evaluators(model, eval_set, **options)
@@ -239,8 +251,10 @@ def test_validation_needs_a_validation_split(trained):
     expected = evaluate(model, eval_set, batch_size=50)
     assert asked == ["validation"] and found["counts"] == {"validation": {"total": 597, "correct1": expected.correct1}}
     assert found["metrics"] == {
-        "validation_top1": expected.top1, "validation_top1_error": expected.top1_error, "validation_loss": expected.loss
-    }  # fmt: skip
+        "validation_top1": expected.top1,
+        "validation_top1_error": expected.top1_error,
+        "validation_loss": expected.loss,
+    }
 
 
 def test_perturbations_stay_in_the_range_of_what_is_perceived(trained):

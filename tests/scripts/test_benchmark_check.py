@@ -11,8 +11,15 @@ from pathlib import Path
 import pytest
 
 SCRIPTS = Path(__file__).resolve().parents[2] / "scripts"
-WHERE = {"device": "cpu", "threads": 1, "precision": "bf16", "git_dirty": False, "git_commit": "0" * 40,
-         "hardware": {"cpu": "a processor", "gpu": None}, "versions": {"torch": "2.14.1"}}  # fmt: skip
+WHERE = {
+    "device": "cpu",
+    "threads": 1,
+    "precision": "bf16",
+    "git_dirty": False,
+    "git_commit": "0" * 40,
+    "hardware": {"cpu": "a processor", "gpu": None},
+    "versions": {"torch": "2.14.1"},
+}
 
 
 @pytest.fixture
@@ -30,10 +37,18 @@ def quartiles_of(middle: float, rounds: int, seed: object, noise: float = 0.05) 
 
 def record(suite: str, ratios: dict[str, float], rounds: int, seed: object, width: int = 16) -> dict:
     reference = "baseline" if suite == "step" else "ours (RandoMix)"
-    rows = {name: {"cpu": {"time_ratio": quartiles_of(middle, rounds, (seed, name))}}
-            for name, middle in ratios.items()}  # fmt: skip
-    return {"suite": suite, "reference": reference, "rounds": rounds, "rows": rows, "provenance": WHERE,
-            "setting": {"width": width, "compile": False}, "keeps_freed_memory": True}  # fmt: skip
+    rows = {
+        name: {"cpu": {"time_ratio": quartiles_of(middle, rounds, (seed, name))}} for name, middle in ratios.items()
+    }
+    return {
+        "suite": suite,
+        "reference": reference,
+        "rounds": rounds,
+        "rows": rows,
+        "provenance": WHERE,
+        "setting": {"width": width, "compile": False},
+        "keeps_freed_memory": True,
+    }
 
 
 def mixing_record(ratio: float, rounds: int, seed: object) -> dict:
@@ -68,8 +83,10 @@ def test_a_slower_method_is_named_and_no_other(check) -> None:
     assert missed <= 2
 
 
-@pytest.mark.parametrize(("suite", "factor", "verdict"), [
-    ("step", 1.3, "slower"), ("step", 0.7, "faster"), ("loop", 1.3, "faster"), ("loop", 0.7, "slower")])  # fmt: skip
+@pytest.mark.parametrize(
+    ("suite", "factor", "verdict"),
+    [("step", 1.3, "slower"), ("step", 0.7, "faster"), ("loop", 1.3, "faster"), ("loop", 0.7, "slower")],
+)
 def test_what_slower_means_depends_on_which_side_is_ours(check, suite: str, factor: float, verdict: str) -> None:
     before, now = record(suite, {"one": 1.0}, 21, "then"), record(suite, {"one": factor}, 9, "now")
     assert check._compared(before, now, 0.04)[f"{suite}, one"].verdict == verdict
@@ -131,7 +148,7 @@ def test_the_exit_code_says_slower(check, monkeypatch, tmp_path, capsys) -> None
 def test_a_record_is_repeated_at_its_own_point(check, monkeypatch) -> None:
     monkeypatch.setattr(check, "ROUNDS", {"step": 1})
     monkeypatch.setattr(check, "STEPS", {"step": 1})
-    monkeypatch.setattr(check.suites, "keep_freed_memory", lambda: True)  # not for the rest of the test process
+    monkeypatch.setattr("bench.measure.keep_freed_memory", lambda: True)  # not for the rest of the test process
     content = record("step", {"mixup": 1.0}, 9, 0)
     content["setting"] |= {"width": 1, "batch": 4, "size": 8, "precision": "fp32", "steps": 16}
     found = check.again(content)

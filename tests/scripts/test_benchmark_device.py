@@ -17,10 +17,9 @@ SCRIPTS = Path(__file__).resolve().parents[2] / "scripts"
 @pytest.fixture
 def benchmark(monkeypatch):
     monkeypatch.syspath_prepend(str(SCRIPTS))
-    from bench import suites
     from scripts import benchmark
 
-    monkeypatch.setattr(suites, "keep_freed_memory", lambda: True)  # not for the rest of the test process
+    monkeypatch.setattr("bench.measure.keep_freed_memory", lambda: True)  # not for the rest of the test process
     monkeypatch.setattr(torch, "compile", functools.partial(torch.compile, backend="eager"))  # graphs, but no compiler
     return benchmark
 
@@ -163,9 +162,15 @@ def test_ranks_share_the_work(benchmark, tmp_path, monkeypatch) -> None:
 
     def noted(setting: Setting, ranks: int, threads: int, rounds: int) -> dict:
         asked.append((ranks, setting.batch))
-        return {"images_per_second": 30.0 * ranks, "images_per_cpu_second": 40.0 - 10 * ranks, "gradient_bytes": 4e6,
-                "batch": setting.batch, "wall_milliseconds": [1, 2, 3], "cpu_milliseconds": [1, 2, 3],
-                "waits": [[0.1, rank / 8, 0.9] for rank in range(ranks)]}  # fmt: skip
+        return {
+            "images_per_second": 30.0 * ranks,
+            "images_per_cpu_second": 40.0 - 10 * ranks,
+            "gradient_bytes": 4e6,
+            "batch": setting.batch,
+            "wall_milliseconds": [1, 2, 3],
+            "cpu_milliseconds": [1, 2, 3],
+            "waits": [[0.1, rank / 8, 0.9] for rank in range(ranks)],
+        }
 
     monkeypatch.setattr(scaling, "_of_ranks", noted)
     content, text = run(benchmark, tmp_path, "scaling", "--size", "8", "--precision", "fp32")

@@ -14,10 +14,9 @@ SMALL = ["--width", "1", "--batch", "4", "--steps", "2", "--rounds", "2", "--siz
 @pytest.fixture
 def benchmark(monkeypatch):
     monkeypatch.syspath_prepend(str(SCRIPTS))
-    from bench import suites
     from scripts import benchmark
 
-    monkeypatch.setattr(suites, "keep_freed_memory", lambda: True)  # not for the rest of the test process
+    monkeypatch.setattr("bench.measure.keep_freed_memory", lambda: True)  # not for the rest of the test process
     return benchmark
 
 
@@ -29,8 +28,13 @@ def run(benchmark, folder: Path, suite: str, *options: str) -> tuple[dict, str]:
 @pytest.mark.filterwarnings("ignore:This DataLoader will create")  # on a machine of one core
 def test_every_loop_is_compared_and_judged(benchmark, tmp_path) -> None:
     content, text = run(benchmark, tmp_path, "loop")
-    assert content["rows"].keys() == {"ours (RandoMix)", "ours (Baseline)", "bare step",
-                                      "airbench-style loader (RandoMix)", "peer-style loop (Mixup)"}  # fmt: skip
+    assert content["rows"].keys() == {
+        "ours (RandoMix)",
+        "ours (Baseline)",
+        "bare step",
+        "airbench-style loader (RandoMix)",
+        "peer-style loop (Mixup)",
+    }
     assert [verdict["target"] for verdict in content["targets"]] == ["T1", "T4", "T5"]
     for verdict in content["targets"]:
         low, middle, high = verdict["interval"]

@@ -29,10 +29,9 @@ def bench(monkeypatch):
 
 @pytest.fixture
 def benchmark(bench, monkeypatch):
-    from bench import suites
     from scripts import benchmark
 
-    monkeypatch.setattr(suites, "keep_freed_memory", lambda: True)  # not for the rest of the test process
+    monkeypatch.setattr("bench.measure.keep_freed_memory", lambda: True)  # not for the rest of the test process
     return benchmark
 
 
@@ -50,9 +49,13 @@ def test_every_size_gives_its_table(benchmark, bench, monkeypatch, tmp_path, cap
     content = json.loads((tmp_path / "mixers-cpu.json").read_text())
     found = [(point["shape"], point["batch"], point["layout"]) for point in content["points"]]
     assert found == [
-        ("3x8x8", 2, "channels_last"), ("3x8x8", 2, "NCHW"), ("3x8x8", 4, "channels_last"), ("3x8x8", 4, "NCHW"),
-        ("1x1024", 2, "NCHW"), ("1x1024", 4, "NCHW"),
-    ]  # fmt: skip
+        ("3x8x8", 2, "channels_last"),
+        ("3x8x8", 2, "NCHW"),
+        ("3x8x8", 4, "channels_last"),
+        ("3x8x8", 4, "NCHW"),
+        ("1x1024", 2, "NCHW"),
+        ("1x1024", 4, "NCHW"),
+    ]
     for point in content["points"]:
         image = point["shape"] == "3x8x8"
         methods = point["methods"]

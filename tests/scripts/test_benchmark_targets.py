@@ -76,8 +76,11 @@ def test_the_median_decides_and_the_interval_stands_beside_it() -> None:
     from bench import targets
 
     rounds = range(-10, 11)
-    times = {targets.OURS: [1.0] * 21, targets.BARE: [0.953 + r / 1000 for r in rounds],
-             targets.PEER: [1.9 + r / 100 for r in rounds]}  # fmt: skip
+    times = {
+        targets.OURS: [1.0] * 21,
+        targets.BARE: [0.953 + r / 1000 for r in rounds],
+        targets.PEER: [1.9 + r / 100 for r in rounds],
+    }
     holds, fails = targets.judge_ratios(targets.LOOP, times, targets.Point("cpu", width=16))  # T5 was not measured
     assert holds["line"] == "T1 bare step / full loop 0.953 [0.948, 0.958] >= 0.950: holds"
     assert fails["line"] == "T4 peer-style loop / full loop 1.900 [1.850, 1.950] >= 2.000: DOES NOT HOLD"

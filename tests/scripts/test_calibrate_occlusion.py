@@ -59,8 +59,9 @@ def test_two_names_of_a_block_are_one_line(run, tmp_path, capsys):
     assert [line[0] for line in table] == ["4", "2"] and [len(line) for line in table] == [3, 3]
 
 
-@pytest.mark.parametrize(("target", "expected"), [(42.5, ("clipped", 8)), (41, ("inside", 4)), (99, ("inside", 8)),
-                                                  (35.0, ("clipped", 4))])  # fmt: skip
+@pytest.mark.parametrize(
+    ("target", "expected"), [(42.5, ("clipped", 8)), (41, ("inside", 4)), (99, ("inside", 8)), (35.0, ("clipped", 4))]
+)
 def test_the_nearest_is_named(target, expected):
     best = calibrate_occlusion.nearest(POINTS, target)
     assert (best["placement"], best["block"]) == expected
@@ -73,15 +74,18 @@ def test_the_paper_is_the_default_target(run):
     assert (options.target, options.repeats, len(options.blocks)) == (42.5, 5, 7)
 
 
-@pytest.mark.parametrize(("arguments", "line"), [
-    (["--blocks", "9"], "evaluator.occlusion_sweep: occlusion block is 9 pixels, expected 1 to 8"),
-    (["--blocks", "4", "4"], "evaluator.occlusion_sweep.blocks has 4 twice"),
-    (["--repeats", "0"], "evaluator.occlusion_sweep.repeats is 0"),
-    (["--target", "nan"], "--target is nan, expected an error of 0 to 100 percent"),
-    (["--seed", "-1"], "--seed is -1, expected at least 0"),
-    (["--batch-size", "0"], "--batch-size is 0, expected at least 1"),
-    (["--out", "/dev/null/x.json", "--blocks", "2"], "cannot write /dev/null: File exists; choose a folder"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("arguments", "line"),
+    [
+        (["--blocks", "9"], "evaluator.occlusion_sweep: occlusion block is 9 pixels, expected 1 to 8"),
+        (["--blocks", "4", "4"], "evaluator.occlusion_sweep.blocks has 4 twice"),
+        (["--repeats", "0"], "evaluator.occlusion_sweep.repeats is 0"),
+        (["--target", "nan"], "--target is nan, expected an error of 0 to 100 percent"),
+        (["--seed", "-1"], "--seed is -1, expected at least 0"),
+        (["--batch-size", "0"], "--batch-size is 0, expected at least 1"),
+        (["--out", "/dev/null/x.json", "--blocks", "2"], "cannot write /dev/null: File exists; choose a folder"),
+    ],
+)
 def test_wrong_arguments_give_one_line(run, capsys, arguments, line):
     assert calibrate_occlusion.main([str(run.root), "--device", "cpu", *arguments]) == 2
     (printed,) = capsys.readouterr().err.splitlines()

@@ -60,11 +60,11 @@ def test_memory_that_does_not_suffice_has_its_exit_code(find_batch, capsys, monk
 
 
 def test_a_sample_takes_less_where_stages_are_checkpointed(find_batch):
-    from bench import networks, sample_memory
+    from bench import cases, sample_memory
 
     assert sys.modules["bench"].__path__[0] == str(ROOT / "scripts" / "bench")
     options = {"width": 16, "blocks": [2, 2], "stem_stride": 1, "stem_kernel": 3}
-    case = networks._case("long", "preact_resnet18_1d", (1, 1024), 4, 4, 0.0, 0.0, **options)
+    case = cases.case("long", "preact_resnet18_1d", (1, 1024), 4, 4, 0.0, 0.0, **options)
     found = sample_memory.per_sample(case, 1, torch.device("cpu"))
     assert list(found) == ["fp32", "bf16"]
     for (name, memory), width in zip(found.items(), (4, 2), strict=True):

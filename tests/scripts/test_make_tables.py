@@ -223,9 +223,14 @@ def test_damaged_input_is_told_line_by_line_and_the_rest_counts(tmp_path: Path, 
     write(results / "grid" / "demo.json", "{")
     assert run_tables(folder, "--out", results) == 0
     lines = capsys.readouterr().err.splitlines()
-    told = ("b.json: foreign: no record of a run", "c.json: damaged: holds NaN",
-            "a.json (finished 2001-01-01T00:01:00Z) counts", "e.json: config_hash is",
-            "paper.json: runs[0]: left out: config_hash", "demo.json: damaged: not JSON")  # fmt: skip
+    told = (
+        "b.json: foreign: no record of a run",
+        "c.json: damaged: holds NaN",
+        "a.json (finished 2001-01-01T00:01:00Z) counts",
+        "e.json: config_hash is",
+        "paper.json: runs[0]: left out: config_hash",
+        "demo.json: damaged: not JSON",
+    )
     assert len(lines) == len(told) and all(line.startswith("warning: ") for line in lines)
     assert all(sum(text in line for line in lines) == 1 for text in told)
     rows = list(csv.DictReader((results / "tables" / "paper" / "table4.csv").open()))
@@ -254,10 +259,17 @@ def test_columns_sort_in_a_browser(outputs: Path, tmp_path: Path) -> None:
     assert run_tables(outputs, "--out", report) == 0
     page = report / "page" / "index.html"
     page.write_text(page.read_text().replace("</body>", CLICKS))
-    flags = ["--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage",
-             "--disable-background-networking", f"--user-data-dir={tmp_path / 'profile'}"]  # fmt: skip
-    done = subprocess.run(["chromium", *flags, "--dump-dom", page.as_uri()], capture_output=True, text=True, timeout=90,
-                          check=True)  # fmt: skip
+    flags = [
+        "--headless=new",
+        "--no-sandbox",
+        "--disable-gpu",
+        "--disable-dev-shm-usage",
+        "--disable-background-networking",
+        f"--user-data-dir={tmp_path / 'profile'}",
+    ]
+    done = subprocess.run(
+        ["chromium", *flags, "--dump-dom", page.as_uri()], capture_output=True, text=True, timeout=90, check=True
+    )
     title = re.search(r"<title>(.*?)</title>", done.stdout)
     assert title is not None
     assert title[1] == "ascending:Mixup,Baseline;descending:Baseline,Mixup;none:Baseline,Mixup"

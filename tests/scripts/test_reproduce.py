@@ -41,15 +41,32 @@ def run(config: dict, tmp_path: Path) -> Run:
     return Run({**config, "output_root": str(tmp_path)}, overrides, (0, 1), cells, cpu_seconds=5.0)
 
 
-def finish(run: Run, folder: Path, evaluators: list[str], kind: str = "train", *, value: float | None = 40.0,
-           epoch: int | None = None, precision: str | None = None, **changes: object) -> None:  # fmt: skip
+def finish(
+    run: Run,
+    folder: Path,
+    evaluators: list[str],
+    kind: str = "train",
+    *,
+    value: float | None = 40.0,
+    epoch: int | None = None,
+    precision: str | None = None,
+    **changes: object,
+) -> None:
     """Leave what a finished run leaves, or an evaluation of it after ``epoch``."""
     settings = {"evaluators": evaluators, **changes, "checkpoint": "last.pt"}
     measured = {METRICS[name]: value for name in evaluators} | ({"epoch": epoch} if epoch else {})
     history = [{"epoch": run.config["recipe"]["epochs"], "top1": 50.0}] if kind == "train" else []
-    text = record.build_record({**run.with_seed(0), **settings}, history=history, best={}, candidates={}, mode="l",
-                               evaluated={"metrics": measured}, data={}, kind=kind,
-                               provenance={"precision": precision} if precision else {})  # fmt: skip
+    text = record.build_record(
+        {**run.with_seed(0), **settings},
+        history=history,
+        best={},
+        candidates={},
+        mode="l",
+        evaluated={"metrics": measured},
+        data={},
+        kind=kind,
+        provenance={"precision": precision} if precision else {},
+    )
     name = "record.json" if kind == "train" else f"evaluations/last-{len(evaluators)}.json"
     (folder / name).parent.mkdir(parents=True, exist_ok=True)
     (folder / name).write_text(text)
@@ -185,8 +202,9 @@ def test_a_run_that_holds_its_lock_is_running(run: Run, tmp_path: Path) -> None:
 def locked(folder: Path) -> Iterator[None]:
     """Another process holds the lock of a run."""
     code = "import filelock, sys, time; lock = filelock.FileLock(sys.argv[1]); lock.acquire(); print(1, flush=True)"
-    other = subprocess.Popen([sys.executable, "-c", f"{code}; time.sleep(60)", str(folder / ".lock")],
-                             stdout=subprocess.PIPE)  # fmt: skip
+    other = subprocess.Popen(
+        [sys.executable, "-c", f"{code}; time.sleep(60)", str(folder / ".lock")], stdout=subprocess.PIPE
+    )
     try:
         assert other.stdout is not None and other.stdout.readline()
         yield
@@ -224,9 +242,14 @@ def test_what_is_left_to_do(run: Run, tmp_path: Path) -> None:
     folder = trained(run, tmp_path, ["clean"], precision="bf16")
     states[0] = state_of(run, 0, tmp_path)
     evaluate, train = tasks_of(run, states, "demo", ["trainer.device=cpu", "trainer.compile=true"])
-    assert evaluate.arguments == ("eval.py", f"checkpoint={folder}", "evaluators=[occlusion]",
-                                  "evaluator.occlusion.block=2", "trainer.precision=bf16",
-                                  "trainer.device=cpu")  # fmt: skip
+    assert evaluate.arguments == (
+        "eval.py",
+        f"checkpoint={folder}",
+        "evaluators=[occlusion]",
+        "evaluator.occlusion.block=2",
+        "trainer.precision=bf16",
+        "trainer.device=cpu",
+    )
     assert evaluate.gpus == 1
     evaluate, train = tasks_of(run, states, "demo", ["trainer.nproc=8"])
     assert evaluate.arguments[-1] == "trainer.nproc=8" and (evaluate.gpus, train.gpus) == (8, 8)

@@ -55,8 +55,9 @@ def script_of(place: Path, *tasks: Task) -> Path:
 def start(script: Path, index: int) -> subprocess.Popen[str]:
     env = os.environ | {"SLURM_ARRAY_TASK_ID": str(index), "SLURM_ARRAY_JOB_ID": "9"}
     env["PATH"] = f"{script.parents[1]}:{env['PATH']}"
-    return subprocess.Popen(["bash", str(script)], env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-                            cwd="/")  # fmt: skip
+    return subprocess.Popen(
+        ["bash", str(script)], env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd="/"
+    )
 
 
 def test_arrays_by_number_of_gpus(place: Path) -> None:

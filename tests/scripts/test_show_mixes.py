@@ -53,16 +53,19 @@ def test_a_full_disk_leaves_the_old_picture(tmp_path, monkeypatch, capsys) -> No
     assert picture.read_bytes() == b"old" and [path.name for path in tmp_path.iterdir()] == ["sheet.png"]
 
 
-@pytest.mark.parametrize(("arguments", "line"), [
-    (["--dataset", "none"], "--dataset none: choose from "),
-    (["--samples", "0"], "--samples is 0, expected at least 1"),
-    (["--seed", "-1"], "--seed is -1, expected at least 0"),
-    (["--out", "x.gif"], "--out x.gif: the name must end in one of .png, .svg, .pdf"),
-    (["--network", "/nowhere"], "--network /nowhere: no finished run there"),
-    (["--mixers", "puzzlemix"], "--mixers puzzlemix: mixes by a network's gradient; give one with --network"),
-    (["--mixers", "patchup"], "--mixers patchup: mixes inside the network, there is no picture of it"),
-    (["--out", "/dev/null/x.png"], "cannot write /dev/null: File exists; choose a folder that can be written"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("arguments", "line"),
+    [
+        (["--dataset", "none"], "--dataset none: choose from "),
+        (["--samples", "0"], "--samples is 0, expected at least 1"),
+        (["--seed", "-1"], "--seed is -1, expected at least 0"),
+        (["--out", "x.gif"], "--out x.gif: the name must end in one of .png, .svg, .pdf"),
+        (["--network", "/nowhere"], "--network /nowhere: no finished run there"),
+        (["--mixers", "puzzlemix"], "--mixers puzzlemix: mixes by a network's gradient; give one with --network"),
+        (["--mixers", "patchup"], "--mixers patchup: mixes inside the network, there is no picture of it"),
+        (["--out", "/dev/null/x.png"], "cannot write /dev/null: File exists; choose a folder that can be written"),
+    ],
+)
 def test_wrong_arguments_give_one_line(capsys, arguments: list[str], line: str) -> None:
     assert show_mixes.main(["--mixers", "mixup", *arguments]) == 2
     (printed,) = capsys.readouterr().err.splitlines()

@@ -86,9 +86,7 @@ def _from_hsv(hue: Tensor, saturation: Tensor, value: Tensor) -> Tensor:
     rising = value * (1 - (1 - part) * saturation)
     sextant = sextant.long().remainder_(6)
     table = torch.stack([value, falling, low, rising], -1)
-    which = torch.tensor(
-        [[0, 3, 2], [1, 0, 2], [2, 0, 3], [2, 1, 0], [3, 2, 0], [0, 2, 1]], device=hue.device
-    )[sextant]  # fmt: skip
+    which = torch.tensor([[0, 3, 2], [1, 0, 2], [2, 0, 3], [2, 1, 0], [3, 2, 0], [0, 2, 1]], device=hue.device)[sextant]
     return table.gather(-1, which)
 
 

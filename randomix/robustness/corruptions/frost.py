@@ -121,8 +121,10 @@ def _read(path: Path) -> Tensor:
         with Image.open(path) as image:
             return torch.from_numpy(np.array(image)[..., :3])  # transparency counts for nothing in the original
     except (OSError, ValueError) as error:
-        raise DataError(f"{path}: expected a picture of frost, found {error}; install it again: "
-                        "pip install --force-reinstall --no-deps imagecorruptions") from error  # fmt: skip
+        raise DataError(
+            f"{path}: expected a picture of frost, found {error}; install it again: "
+            "pip install --force-reinstall --no-deps imagecorruptions"
+        ) from error
 
 
 def _own(number: int) -> Tensor:
