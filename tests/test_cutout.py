@@ -69,7 +69,7 @@ def test_every_dtype_is_exact(dtype, layout):
         (lambda x, c: functional.cutout(x.to(torch.uint8), c, 4), "floating.*uint8"),
         (lambda x, c: Cutout(length=0), "length must be an integer >= 1, got 0"),
         (lambda x, c: Cutout(length=4.0), "length must be an integer >= 1, got 4.0"),
-        (lambda x, c: Cutout(prob=1.1), r"prob must be in \[0, 1\], got 1.1"),
+        (lambda x, c: Cutout(prob=1.1), r"prob must be a number in \[0, 1\], got 1.1"),
     ],
 )
 def test_misuse_is_named(call, message):

@@ -152,19 +152,19 @@ def test_defaults_of_soft_and_hard():
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: ManifoldMixup(alpha=0), "alpha must be > 0 and finite, got 0"),
-        (lambda: ManifoldMixup(prob=1.1), r"prob must be in \[0, 1\], got 1.1"),
+        (lambda: ManifoldMixup(alpha=0), "alpha must be a number > 0 and finite, got 0"),
+        (lambda: ManifoldMixup(prob=1.1), r"prob must be a number in \[0, 1\], got 1.1"),
         (lambda: ManifoldMixup(taps=[]), r"taps must be a list of tap indices >= 0, got \[\]"),
         (lambda: ManifoldMixup(taps=[0, -1]), r"got \[0, -1\]"),
         (lambda: ManifoldMixup(taps=[1.5]), r"got \[1.5\]"),
         (lambda: ManifoldMixup(taps="012"), "got '012'"),
         (lambda: ManifoldMixup(taps=2), "got 2"),
-        (lambda: PatchUp(gamma=1.5), r"gamma must be in \[0, 1\], got 1.5"),
+        (lambda: PatchUp(gamma=1.5), r"gamma must be a number in \[0, 1\], got 1.5"),
         (lambda: PatchUp(block_size=4), "block_size must be an odd integer >= 1, got 4"),
         (lambda: PatchUp(block_size=-1), "got -1"),
         (lambda: PatchUp(block_size=3.0), "got 3.0"),
         (lambda: PatchUp(gamma_per="batch"), "gamma_per must be one of layer, first_layer, got 'batch'"),
-        (lambda: PatchUp(alpha=float("nan")), "alpha must be > 0"),
+        (lambda: PatchUp(alpha=float("nan")), "alpha must be a number > 0"),
     ],
 )
 def test_bad_settings_are_named_with_their_value(make, message):

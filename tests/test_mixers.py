@@ -22,14 +22,20 @@ def batch(count=8, spatial=(16, 16)):
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: Mixup(alpha=0), "alpha must be > 0 and finite, got 0"),
-        (lambda: CutMix(alpha=float("nan")), "alpha must be > 0 and finite, got nan"),
-        (lambda: CutMix(prob=1.5), r"prob must be in \[0, 1\], got 1.5"),
+        (lambda: Mixup(alpha=0), "alpha must be a number > 0 and finite, got 0"),
+        (lambda: CutMix(alpha=float("nan")), "alpha must be a number > 0 and finite, got nan"),
+        (lambda: CutMix(prob=1.5), r"prob must be a number in \[0, 1\], got 1.5"),
         (lambda: Mixup(granularity="image"), "granularity must be one of batch, sample, got 'image'"),
         (lambda: FMix(spectrum="fourier"), "spectrum must be one of paper, code, got 'fourier'"),
         (lambda: FMix(label_lam="area"), "label_lam must be one of drawn, mask, got 'area'"),
-        (lambda: FMix(max_soft=0.6), r"max_soft must be in \[0, 0.5\], got 0.6"),
-        (lambda: FMix(decay_power=-1), "decay_power must be > 0"),
+        (lambda: FMix(max_soft=0.6), r"max_soft must be a number in \[0, 0.5\], got 0.6"),
+        (lambda: FMix(decay_power=-1), "decay_power must be a number > 0"),
+        (lambda: Mixup(alpha="1"), "alpha must be a number > 0 and finite, got '1'"),
+        (lambda: Mixup(prob=None), r"prob must be a number in \[0, 1\], got None"),
+        (
+            lambda: RandoMix(weights=[1, "3", 1, 1]),
+            r"weights must be numbers >= 0 and finite .*, got \[1, '3'",
+        ),
         (lambda: ResizeMix(scale=(0.8, 0.1)), r"got \(0.8, 0.1\)"),
         (lambda: ResizeMix(scale=(0.1, 0.5, 0.8)), r"got \(0.1, 0.5, 0.8\)"),
         (lambda: Mixup(num_classes=0), "num_classes must be an integer >= 1 or None, got 0"),
@@ -43,6 +49,16 @@ def batch(count=8, spatial=(16, 16)):
 def test_bad_settings_are_named_with_their_value(make, message):
     with pytest.raises(ValueError, match=message):
         make()
+
+
+def test_labels_elsewhere_are_named_with_both_places():
+    inputs, targets = batch()
+    with pytest.raises(ValueError, match="labels are on meta and inputs on cpu; move them to one device"):
+        CutMix()(inputs, targets.to("meta"))
+
+
+def test_weights_may_be_a_tensor():
+    assert RandoMix(weights=torch.tensor([3, 1, 1, 1])).weights == [3.0, 1.0, 1.0, 1.0]
 
 
 def test_repr_names_the_changed_settings():

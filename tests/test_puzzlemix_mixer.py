@@ -23,18 +23,18 @@ def mixer_of(**settings):
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"alpha": 0}, "alpha must be > 0"),
-        ({"t_eps": 0.0}, "t_eps must be > 0"),
-        ({"beta": -1}, r"beta must be in \[0, 1000.0\], got -1"),
-        ({"gamma": 1.5}, r"gamma must be in \[0, 1\], got 1.5"),
-        ({"adv_prob": 2}, r"adv_prob must be in \[0, 1\], got 2"),
-        ({"adv_eps": 300}, r"adv_eps must be in \[0, 255\], got 300"),
+        ({"alpha": 0}, "alpha must be a number > 0"),
+        ({"t_eps": 0.0}, "t_eps must be a number > 0"),
+        ({"beta": -1}, r"beta must be a number in \[0, 1000.0\], got -1"),
+        ({"gamma": 1.5}, r"gamma must be a number in \[0, 1\], got 1.5"),
+        ({"adv_prob": 2}, r"adv_prob must be a number in \[0, 1\], got 2"),
+        ({"adv_eps": 300}, r"adv_eps must be a number in \[0, 255\], got 300"),
         ({"n_labels": 1}, "n_labels must be an integer >= 2, got 1"),
         ({"neigh_size": 2.0}, "neigh_size must be an integer >= 1, got 2.0"),
         ({"t_size": 0}, "t_size must be an integer >= 1, got 0"),
         ({"block_nums": []}, r"block_nums must be a list of integers >= 1 or None, got \[\]"),
         ({"block_nums": [0, 2]}, r"got \[0, 2\]"),
-        ({"clean_weight": -1.0}, "clean_weight must be in"),
+        ({"clean_weight": -1.0}, "clean_weight must be a number in"),
     ],
 )
 def test_bad_settings_are_named_with_their_value(settings, message):

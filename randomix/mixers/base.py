@@ -13,6 +13,7 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Sequence
 from dataclasses import replace
+from numbers import Real
 from typing import Any, ClassVar, Self, TypeVar, final
 
 import numpy as np
@@ -32,14 +33,14 @@ _REMEMBERED = 1024  # classes of which all targets are kept: 4 MB
 
 def require_positive(name: str, value: float) -> None:
     """Raise ValueError unless value is a finite number above 0."""
-    if not 0 < value < math.inf:
-        raise ValueError(f"{name} must be > 0 and finite, got {value}")
+    if not isinstance(value, Real) or not 0 < value < math.inf:
+        raise ValueError(f"{name} must be a number > 0 and finite, got {value!r}")
 
 
 def require_within(name: str, value: float, low: float, high: float) -> None:
     """Raise ValueError unless low <= value <= high."""
-    if not low <= value <= high:
-        raise ValueError(f"{name} must be in [{low}, {high}], got {value}")
+    if not isinstance(value, Real) or not low <= value <= high:
+        raise ValueError(f"{name} must be a number in [{low}, {high}], got {value!r}")
 
 
 def require_choice(name: str, value: object, choices: Collection[str]) -> None:
@@ -73,6 +74,8 @@ def require_batch(inputs: object, labels: object) -> None:
             f"inputs must be (N, C, *spatial) with one label a sample and N >= 1, got {tuple(inputs.shape)} "
             f"and {tuple(labels.shape)}"
         )
+    if inputs.device != labels.device:
+        raise ValueError(f"labels are on {labels.device} and inputs on {inputs.device}; move them to one device")
 
 
 def dense_targets(labels: Tensor, num_classes: int | None) -> Tensor:

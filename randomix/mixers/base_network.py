@@ -108,7 +108,7 @@ class HiddenMixer(Mixer):
         if max(self.taps) >= len(shapes):
             raise ValueError(
                 f"taps has {max(self.taps)}, but {type(networks.unwrap(model)).__name__} has taps 0 to "
-                f"{len(shapes) - 1}"
+                f"{len(shapes) - 1}; set taps to some of these"
             )
         return shapes
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Mapping, Sequence
+from numbers import Real
 from typing import Any
 
 import numpy as np
@@ -143,10 +144,11 @@ def _weights(weights: Sequence[float] | None, count: int) -> list[float]:
         raise ValueError(f"weights must be a list of numbers, got {weights!r}")
     if len(weights) != count:
         raise ValueError(f"weights has {len(weights)} entries but candidates has {count}")
-    weights = [float(weight) for weight in weights]
-    if not all(0 <= weight < math.inf for weight in weights) or sum(weights) == 0:
-        raise ValueError(f"weights must be >= 0 and finite with a sum > 0, got {weights}")
-    return weights
+    weights = weights.tolist() if isinstance(weights, Tensor) else list(weights)
+    numbers = all(isinstance(weight, Real) and 0 <= weight < math.inf for weight in weights)
+    if not numbers or sum(weights) == 0:
+        raise ValueError(f"weights must be numbers >= 0 and finite with a sum > 0, got {weights}")
+    return [float(weight) for weight in weights]
 
 
 def _joint_mode(modes: Sequence[MixedMode]) -> MixedMode:
