@@ -74,9 +74,11 @@ def _kernel(device: torch.device) -> ModuleType | None:
     try:
         from randomix import labelling_cuda
 
-        found = labelling_cuda.solve(*(part.to(device) for part in problem), SHARE).cpu()
+        unary, down, right = (part.to(device) for part in problem)
+        found = labelling_cuda.solve(unary, down, right, SHARE).cpu()
         good = bool(((found >= 0) & (found < 3)).all())
-        if not good or (energy(found, *problem) > 1.01 * energy(solve_grid(*problem), *problem)).any():
+        least = energy(solve_grid(problem[0], problem[1], problem[2]), *problem)
+        if not good or (energy(found, *problem) > 1.01 * least).any():
             raise RuntimeError("its labels are not the best ones")
     except Exception as error:  # no Triton, no C compiler for it, a GPU it does not know or computes wrongly on
         warnings.warn(f"Puzzle Mix's masks take some 10,000 launches each: {error}", RuntimeWarning, stacklevel=3)
@@ -136,7 +138,7 @@ class _Chains:
 
     def best(self) -> Tensor:
         """The labels of least cost of each chain on its own, as ranks (P, others, N); the lower one of equals."""
-        costs, rest = self.costs.unbind(), self.rest.unbind()
+        costs, rest = list(self.costs.unbind()), list(self.rest.unbind())
         self._sweep(costs, rest, self.steps)
         chosen = [self._least(costs[0] + rest[0])]
         for p in self.cells[1:]:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -20,6 +21,7 @@ from randomix.devices import is_plain, to_device
 
 Spatial = Sequence[int]
 Box = Sequence[int] | Tensor
+Coordinate = Any  # an integer for a whole batch, or a tensor (N,)
 """One box for the batch (a sequence of 2 d integers or a (2 d,) tensor), or a tensor (N, 2 d): one for each sample."""
 
 SPECTRA = ("paper", "code")
@@ -89,7 +91,7 @@ def as_number(value: float | np.ndarray | Tensor) -> float | Tensor:
     return torch.as_tensor(value) if isinstance(value, Tensor) or np.ndim(value) > 0 else float(value)
 
 
-def per_axis(center: Sequence[int] | np.ndarray | Tensor) -> Sequence[int] | Sequence[Tensor]:
+def per_axis(center: Sequence[int] | np.ndarray | Tensor) -> Sequence[Coordinate]:
     """The d coordinates of a center (d,) or (N, d): Python integers where it is one sequence of them, else tensors."""
     if isinstance(center, list) and isinstance(center[0], int):
         return center
@@ -98,34 +100,35 @@ def per_axis(center: Sequence[int] | np.ndarray | Tensor) -> Sequence[int] | Seq
     return [int(c) for c in center]
 
 
-def join(coordinates: Sequence[int] | Sequence[Tensor]) -> tuple[int, ...] | Tensor:
+def join(coordinates: Sequence[Coordinate]) -> tuple[int, ...] | Tensor:
     """One box from its coordinates: a tuple of integers, or a tensor with the coordinates in its last axis."""
     if all(isinstance(c, int) for c in coordinates):
         return tuple(coordinates)
     return torch.stack(torch.broadcast_tensors(*coordinates), dim=-1)
 
 
-def clip(value: int | Tensor, highest: int | Tensor) -> int | Tensor:
+def clip(value: Coordinate, highest: Coordinate) -> Coordinate:
     """The value limited to 0 .. highest."""
     if isinstance(highest, Tensor):
         return torch.minimum(value.clamp(min=0), highest)
     return value.clamp(0, highest) if isinstance(value, Tensor) else min(max(value, 0), highest)
 
 
-def cut_sizes(spatial: Spatial, lam: float | Tensor) -> list[int] | list[Tensor]:
+def cut_sizes(spatial: Spatial, lam: float | Tensor) -> list[Coordinate]:
     """For each axis the side of a box that covers the share 1 - lam, an integer or (N,) for lam (N,), truncated."""
     share, dims = 1.0 - lam, len(spatial)
-    root = torch.sqrt if isinstance(share, Tensor) else math.sqrt  # in 2-D the authors' operation, bit for bit
-    side = root(share) if dims == 2 else share ** (1.0 / dims)
+    if dims == 2:  # the authors' operation, bit for bit
+        return _truncate(spatial, torch.sqrt(share) if isinstance(share, Tensor) else math.sqrt(share))
+    side = share ** (1.0 / dims)
     return _truncate(spatial, side)
 
 
-def patch_sizes(spatial: Spatial, scale: float | Tensor) -> list[int] | list[Tensor]:
+def patch_sizes(spatial: Spatial, scale: float | Tensor) -> list[Coordinate]:
     """For each axis the side of inputs resized by scale, an integer or (N,) for scale (N,), truncated."""
     return _truncate(spatial, scale)
 
 
-def _truncate(spatial: Spatial, share: float | Tensor) -> list[int] | list[Tensor]:
+def _truncate(spatial: Spatial, share: float | Tensor) -> list[Coordinate]:
     return [(size * share).long() if isinstance(share, Tensor) else int(size * share) for size in spatial]
 
 
@@ -262,6 +265,8 @@ def binarise(values: Tensor, lam: float | Tensor, round_up: bool | Tensor = Fals
     min(max_soft, lam, 1 - lam) of the P pixels on either side of the threshold.
     """
     pixels = values.shape[-1]
+    count: Any
+    edge: Any
     if isinstance(lam, Tensor):
         area, soft = lam * pixels, torch.minimum(lam, 1.0 - lam).clamp(max=max_soft)
         up = round_up if isinstance(round_up, Tensor) else torch.full_like(area, round_up, dtype=torch.bool)

@@ -7,6 +7,7 @@ import weakref
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
+from types import FrameType
 from typing import Any
 
 import torch
@@ -200,8 +201,8 @@ _NOT_COMPILED = (
 
 def _below(module: str) -> bool:
     """Whether a function of a module has called, directly or not, what runs now."""
-    frame = sys._getframe()
-    while (frame := frame.f_back) is not None:
+    frame: FrameType | None = sys._getframe()
+    while frame is not None and (frame := frame.f_back) is not None:
         if frame.f_globals.get("__name__") == module:
             return True
     return False
@@ -209,8 +210,8 @@ def _below(module: str) -> bool:
 
 def _refuse_compiled() -> None:
     """Raise RuntimeError below a compiled function: dynamo would trace around the hooks."""
-    frame = sys._getframe()  # ends dynamo's trace here: this function runs uncompiled
-    while (frame := frame.f_back) is not None:
+    frame: FrameType | None = sys._getframe()  # ends dynamo's trace here: this function runs uncompiled
+    while frame is not None and (frame := frame.f_back) is not None:
         if frame.f_globals.get("__name__") == "torch._dynamo.eval_frame":
             if frame.f_code.co_qualname.startswith("DisableContext"):
                 return  # torch.compiler.disable, as around torch.utils.checkpoint: nothing below it is compiled

@@ -231,7 +231,8 @@ def _levels(grey: Array, own: Array, whole: bool) -> Array:
     """
     library, (count, height, width) = _library(grey), grey.shape
     corners, sizes, weights = _boxes(height, width, _device(grey))
-    integral, flat, totals = _integral(grey, whole).reshape(count, -1), own.reshape(count, 1, -1), None
+    integral, flat = _integral(grey, whole).reshape(count, -1), own.reshape(count, 1, -1)
+    totals: Any = None
     step = len(weights) if count * math.prod(corners.shape) <= _CORNERS_AT_ONCE else 1
     for first in range(0, len(weights), step):
         part = slice(first, first + step)

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from numpy.random.bit_generator import ISeedSequence
@@ -29,7 +30,7 @@ class KnownSeed(ISeedSequence):
     def __init__(self, words: np.ndarray) -> None:
         self.words = words
 
-    def generate_state(self, n_words: int, dtype: type = np.uint32) -> np.ndarray:
+    def generate_state(self, n_words: int, dtype: Any = np.uint32) -> np.ndarray:
         """The words, to who asks for as many of them as PCG64 does."""
         if n_words != len(self.words) or np.dtype(dtype) != self.words.dtype:
             raise ValueError(f"a known seed has {len(self.words)} words of 64 bits, not {n_words} of {np.dtype(dtype)}")
@@ -68,7 +69,7 @@ class _Hash:
 
 
 def _mix(left: np.ndarray, right: np.ndarray) -> np.ndarray:
-    mixed = _MIX_LEFT * left - _MIX_RIGHT * right
+    mixed: np.ndarray = _MIX_LEFT * left - _MIX_RIGHT * right
     return mixed ^ mixed >> _SHIFT
 
 
@@ -89,7 +90,8 @@ class Family:
             if not again:
                 return np.random.Generator(np.random.PCG64([*self._before, step, self._after]))
             start, seeds = self._block = step, self._ahead(step)
-        return np.random.Generator(np.random.PCG64(KnownSeed(seeds[step - start])))
+        seed: Any = KnownSeed(seeds[step - start])  # numpy's stubs know no ISeedSequence here
+        return np.random.Generator(np.random.PCG64(seed))
 
     def _ahead(self, step: int) -> np.ndarray:
         steps = np.arange(step, min(step + _AHEAD, _BITS + 1), dtype=np.uint32)

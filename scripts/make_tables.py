@@ -28,7 +28,8 @@ from randomix.records import render, reproduced_text, store  # noqa: E402
 from randomix.records.aggregate import settings  # noqa: E402
 from randomix.records.page import standalone_paper_table, standalone_table, to_page, unique_records  # noqa: E402
 from randomix.records.record import RunRecord  # noqa: E402
-from randomix.records.reproduced import ReproducedTable, reproduce  # noqa: E402
+from randomix.records.reproduced import reproduce  # noqa: E402
+from randomix.records.reproduced_cells import ReproducedTable  # noqa: E402
 from randomix.records.tables import Table, build_tables  # noqa: E402
 
 SHEET_MIXERS = ("mixup", "cutmix", "fmix", "resizemix")

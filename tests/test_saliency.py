@@ -170,7 +170,7 @@ def test_uint8_images_come_back_from_normalised_inputs():
         (lambda: fine_grained_saliency(torch.zeros(1, 1, 8, 3).byte()), "at least 2 x 2 pixels, got 1 x 8"),
         (lambda: to_uint8(torch.zeros(1, 1, 8, 8), MEAN, STD), "3 entries for inputs of 1 channels"),
         (lambda: SaliencyMix(saliency="opencv"), "saliency must be one of uint8, as_published, got 'opencv'"),
-        (lambda: SaliencyMix(alpha=-1), "alpha must be > 0"),
+        (lambda: SaliencyMix(alpha=-1), "alpha must be a number > 0"),
         (lambda: SaliencyMix().check_shape((2, 8, 8)), "1 or 3 channels only, got 2"),
         (lambda: SaliencyMix().check_shape((1, 16000)), "2-D samples only"),
         (lambda: SaliencyMix(mean=(0.5,)).check_shape((3, 8, 8)), "mean has 1 entries for images of 3 channels"),

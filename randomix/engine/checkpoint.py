@@ -12,7 +12,7 @@ import zipfile
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import IO, Any, BinaryIO, cast
 
 import torch
 from torch import Tensor
@@ -192,7 +192,7 @@ def _write(path: Path, state: dict[str, Any]) -> None:
     with atomic_file(path, need, verify=_verify_path) as file:
         sink = _Sink(file)
         try:
-            torch.save(state, sink)
+            torch.save(state, cast(IO[bytes], sink))
         except Exception:
             if sink.error is not None:  # torch reports a full disk as "unexpected pos 704 vs 598"
                 raise sink.error from None
@@ -203,7 +203,8 @@ class _Sink:
     """Passes writes on and remembers the operating system's error, which torch.save replaces by its own."""
 
     def __init__(self, file: BinaryIO) -> None:
-        self.file, self.error = file, None
+        self.file = file
+        self.error: OSError | None = None
 
     def write(self, data: bytes) -> int:
         try:

@@ -103,8 +103,8 @@ def _main(job: Job, root: Path, config_name: str, schema: type, previous: dict[i
 
 def _wrapped(text: str) -> str:
     """Help with its long lists of options broken into lines of at most 120 characters."""
-    breaks = {"width": 120, "subsequent_indent": "    ", "break_long_words": False, "break_on_hyphens": False}
-    return "".join((textwrap.fill(line, **breaks) if len(line) > 120 else line) + "\n" for line in text.splitlines())
+    wrapper = textwrap.TextWrapper(120, subsequent_indent="    ", break_long_words=False, break_on_hyphens=False)
+    return "".join((wrapper.fill(line) if len(line) > 120 else line) + "\n" for line in text.splitlines())
 
 
 def read_command(
@@ -197,7 +197,7 @@ class _HydraJob:
         self.job, self.schema = job, schema
         self.num_jobs = plan.num_jobs if plan and plan.multirun else 0
         self.in_process = plan is None or not plan.multirun or plan.launcher.endswith(".BasicLauncher")
-        self.beside_others = not self.in_process and plan.launcher.endswith(".JoblibLauncher")
+        self.beside_others = plan is not None and plan.multirun and plan.launcher.endswith(".JoblibLauncher")
         self.failures: list[tuple[str, int]] = []
 
     def __call__(self, config: DictConfig) -> Any:
@@ -231,7 +231,7 @@ class _HydraJob:
         from randomix.records.identity import run_folder
 
         try:
-            plain = OmegaConf.to_container(config, resolve=True)
+            plain: Any = OmegaConf.to_container(config, resolve=True)
             parse(plain, self.schema)
             plain, wanted = normalise(plain), _of_hydra("sweeper.objectives")
             code = self.job(plain, label)
@@ -252,7 +252,8 @@ def _of_hydra(key: str) -> Any:
     from hydra.core.hydra_config import HydraConfig
     from omegaconf import OmegaConf
 
-    value = OmegaConf.select(HydraConfig.instance().cfg, f"hydra.{key}", throw_on_missing=False)
+    config: Any = HydraConfig.instance().cfg
+    value = OmegaConf.select(config, f"hydra.{key}", throw_on_missing=False)
     return OmegaConf.to_container(value) if OmegaConf.is_config(value) else value
 
 

@@ -42,7 +42,8 @@ class Composer:
 
     def __init__(self, hydra: Hydra, config_name: str) -> None:
         self.hydra, self.config_name = hydra, config_name
-        self.repository = hydra.config_loader.repository
+        loader: Any = hydra.config_loader  # only its implementation has a repository
+        self.repository = loader.repository
         self.groups = set(self._groups_below(""))
         self.parser = OverridesParser.create(config_loader=hydra.config_loader)
         self.parse = functools.cache(self.parser.parse_override)
@@ -61,7 +62,8 @@ class Composer:
         """The configuration with ``overrides``, and for what Hydra will refuse (key, problem)."""
         config = deepcopy(self.compose(self.base(overrides))[0])
         later = [line for o in overrides if not self.is_base(o) for line in self.apply(o, config)]
-        return OmegaConf.to_container(config, resolve=True), later
+        plain: Any = OmegaConf.to_container(config, resolve=True)
+        return plain, later
 
     def compose(self, base: tuple[str, ...]) -> tuple[DictConfig, DictConfig]:
         """The configuration with some groups chosen, before single keys are set, and Hydra's own part of it."""

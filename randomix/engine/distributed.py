@@ -165,7 +165,7 @@ def ddp(module: nn.Module, world: World) -> nn.Module:
 
     # from torch 2.13 on broadcast_buffers is deprecated for forward_sync_buffers
     names = inspect.signature(DistributedDataParallel).parameters
-    sync = "forward_sync_buffers" if "forward_sync_buffers" in names else "broadcast_buffers"
+    sync: dict[str, Any] = {"forward_sync_buffers" if "forward_sync_buffers" in names else "broadcast_buffers": False}
     sync_buffers(module)  # broadcast_buffers=False leaves out the first broadcast in some versions
     device_ids = [world.device.index] if world.device.type == "cuda" else None
-    return DistributedDataParallel(module, device_ids=device_ids, gradient_as_bucket_view=True, **{sync: False})
+    return DistributedDataParallel(module, device_ids=device_ids, gradient_as_bucket_view=True, **sync)

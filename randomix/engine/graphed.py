@@ -74,7 +74,8 @@ class _Places:
     def like(cls, mixed: MixedBatch) -> _Places:
         """Places for batches of the shape, type and memory format of ``mixed``."""
         lr, step = torch.zeros((), device=mixed.lam.device), torch.zeros((), dtype=torch.int64, device=mixed.lam.device)
-        return cls(*(torch.empty_like(t) for t in (mixed.inputs, mixed.targets, mixed.lam)), lr, step)
+        inputs, targets, lam = (torch.empty_like(t) for t in (mixed.inputs, mixed.targets, mixed.lam))
+        return cls(inputs, targets, lam, lr, step)
 
     def fill(self, mixed: MixedBatch, lr: float, step: int) -> None:
         """Put in what the next step reads, without waiting for a device."""
@@ -115,12 +116,13 @@ class GraphedStep(TrainStep):
         self._seed_torch(step)
         with self.precision.autocast():  # as in an eager step
             mixed = self.mixer(batch.inputs, batch.labels, self.rng.at(step))
-        if self._replay is None or self._recorded_state is not self.optimizer.state:
-            self._record(mixed)
+        replay = self._replay
+        if replay is None or self._recorded_state is not self.optimizer.state:
+            replay = self._record(mixed)
             self._seed_torch(step)
         self._set_learning_rate(step)
         self._places.fill(mixed, self._learning_rate(step), step)
-        self._replay()
+        replay()
         self.meter.count(len(batch.labels))
         self.methods = [mixed.name]
         decision = stopper.check(step, watched=True)
@@ -130,13 +132,14 @@ class GraphedStep(TrainStep):
             self.average.update(self.model)
         return decision.stop
 
-    def _record(self, mixed: MixedBatch) -> None:
+    def _record(self, mixed: MixedBatch) -> Callable[[], None]:
         self._replay, self._places = None, _Places.like(mixed)  # memory of an earlier recording is free again
         self._places.fill(mixed, 0.0, 0)
         with self._untouched():
             self._recorder.warm_up(self._work)
         self._recorded_state = self.optimizer.state
         self._replay = self._recorder.record(self._work)
+        return self._replay
 
     def _work(self) -> None:
         """All of a step that happens on the device, from and to tensors that stay in place."""

@@ -237,7 +237,7 @@ def _forwarding(job: _Job) -> Iterator[None]:
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    previous = {number: signal.signal(number, note) for number in SIGNALS}
+    previous: dict[int, Any] = {number: signal.signal(number, note) for number in SIGNALS}
     try:
         yield
     finally:
@@ -259,7 +259,7 @@ def _end(rank: int | None, failure: Failure, status_file: Path | None) -> int:
     if failure.code not in _AGREED and known and known.checkpoint:
         line += f"; last checkpoint: {known.checkpoint}"
     print(f"{failure.trace}{'error: ' if failure.mistake else ''}{line}", file=sys.stderr, flush=True)
-    if known and (known.state == "running" or (rank and failure.code not in _AGREED)):
+    if status_file and known and (known.state == "running" or (rank and failure.code not in _AGREED)):
         state = "interrupted" if failure.code == INTERRUPTED else "failed"
         with contextlib.suppress(StorageError):  # the disk may be why it failed
             status.Status(status_file).update(state, reason=line, exit_code=failure.code)

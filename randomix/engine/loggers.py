@@ -61,7 +61,7 @@ class TensorBoardTracker:
         self._writer.close()
 
 
-TRACKERS: dict[str, type[Tracker]] = {"wandb": WandbTracker, "tensorboard": TensorBoardTracker}
+TRACKERS: dict[str, Callable[..., Tracker]] = {"wandb": WandbTracker, "tensorboard": TensorBoardTracker}
 
 
 def _import(package: str, extra: str) -> Any:

@@ -109,7 +109,8 @@ class Probe:
     """
 
     def __init__(self, work: Work, meter: Meter, *, timed: bool = False) -> None:
-        self.work, self.meter, self.timed, self.points = work, meter, timed, []
+        self.work, self.meter, self.timed = work, meter, timed
+        self.points: list[Point] = []
 
     def __enter__(self) -> Probe:
         work, device = self.work, self.work.precision.device
@@ -183,10 +184,10 @@ class Probe:
 
 def methods_of(mixer: Mixer) -> list[Mixer]:
     """The methods of which a step runs one: the candidates of a composite that are ever drawn, and theirs."""
-    candidates = getattr(mixer, "candidates", None)
+    candidates, weights = getattr(mixer, "candidates", None), getattr(mixer, "weights", ())
     if candidates is None or getattr(mixer, "granularity", "batch") != "batch":
         return [mixer]
-    return [m for c, weight in zip(candidates, mixer.weights, strict=True) if weight > 0 for m in methods_of(c)]
+    return [m for c, weight in zip(candidates, weights, strict=True) if weight > 0 for m in methods_of(c)]
 
 
 @contextmanager
@@ -205,8 +206,8 @@ def _untouched(model: nn.Module, device: torch.device) -> Any:
             part.training = training
         for buffer, before in buffers:
             buffer.copy_(before)
-        for parameter, before in gradients:
-            parameter.grad = before
+        for parameter, gradient in gradients:
+            parameter.grad = gradient
 
 
 # --- The search ------------------------------------------------------------------------------------------------------

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import math
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -33,11 +34,12 @@ def learning_rate(step: int, recipe: RecipeConfig, steps_per_epoch: int) -> floa
 
 def build_optimizer(model: nn.Module, recipe: RecipeConfig) -> torch.optim.SGD:
     """SGD with the fused step (one kernel, and no host synchronisation under a gradient scaler)."""
-    weights, norms = [], []
+    weights: list[nn.Parameter] = []
+    norms: list[nn.Parameter] = []
     for parameter in model.parameters():
         if parameter.requires_grad:
             (weights if recipe.decay_norms or parameter.ndim > 1 else norms).append(parameter)
-    groups = [{"params": weights}, {"params": norms, "weight_decay": 0.0}] if norms else weights
+    groups: Any = [{"params": weights}, {"params": norms, "weight_decay": 0.0}] if norms else weights
     optimizer = torch.optim.SGD(
         groups, recipe.lr, recipe.momentum, weight_decay=recipe.weight_decay, nesterov=recipe.nesterov, fused=True
     )
@@ -120,7 +122,7 @@ class _Tensors:
     """A network's parameters and buffers without a walk through its modules, which takes longer than an average."""
 
     def __init__(self, model: nn.Module) -> None:
-        self.parameters = list(model.parameters())
+        self.parameters: list[Tensor] = list(model.parameters())
         # by name, as a module may put another tensor in a buffer's place
         self._places = [(module._buffers, name) for module in model.modules() for name in module._buffers]
 

@@ -71,9 +71,11 @@ class _Reader:
         elif str(hydra.sweeper.get("_target_")).endswith((".BasicSweeper", search.SWEEPER)):
             params = hydra.sweeper.get("params") or {}
             overrides = self._parsed([f"{k}={v}" for k, v in params.items()]) + overrides
-        overrides, openings = last_of_each_key(overrides), [[]]
+        overrides = last_of_each_key(overrides)
+        openings: list[list[str]] = [[]]
         if result.multirun and hydra.sweeper.get("_target_") == search.SWEEPER:
-            openings = self._openings(overrides, OmegaConf.to_container(hydra.sweeper, resolve=True))
+            settings: Any = OmegaConf.to_container(hydra.sweeper, resolve=True)
+            openings = self._openings(overrides, settings)
         lists = [values(o) for o in overrides]
         if not result.multirun:
             lists = [texts[:1] for texts in lists]

@@ -6,6 +6,7 @@ import json
 from dataclasses import asdict, dataclass, fields, replace
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 from randomix.errors import INTERRUPTED, OK
 from randomix.files import write_atomic
@@ -51,7 +52,7 @@ class Status:
 
         Raises ValueError for an unknown state, StorageError for a file that cannot be written.
         """
-        given = {"step": step, "epoch": epoch, "checkpoint": checkpoint}
+        given: dict[str, Any] = {"step": step, "epoch": epoch, "checkpoint": checkpoint}
         changes = {name: value for name, value in given.items() if value is not None}
         code = _EXIT_CODES.get(state) if exit_code is None else exit_code
         now = datetime.now(UTC).isoformat(timespec="seconds")

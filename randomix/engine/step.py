@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -140,9 +140,8 @@ class TrainStep:
 
     def _synchronised(self, last: bool) -> contextlib.AbstractContextManager[Any]:
         """DDP reduces gradients in the last micro-batch only; the context spans forward and backward."""
-        if last or not hasattr(self.network, "no_sync"):
-            return contextlib.nullcontext()
-        return self.network.no_sync()
+        no_sync: Any = getattr(self.network, "no_sync", None)
+        return contextlib.nullcontext() if last or no_sync is None else no_sync()
 
 
 def _compiled(model: nn.Module) -> nn.Module:
@@ -152,4 +151,5 @@ def _compiled(model: nn.Module) -> nn.Module:
     """
     torch._dynamo.config.optimize_ddp = False
     torch._dynamo.config.cache_size_limit = 64  # its 8 graphs are too few for two such methods in a deep network
-    return torch.compile(model, dynamic=False)  # a step's sizes never change; those of another place are another graph
+    # a step's sizes never change; those of another place are another graph
+    return cast(nn.Module, torch.compile(model, dynamic=False))

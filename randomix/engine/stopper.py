@@ -63,11 +63,11 @@ class Stopper:
         On the CPU, and without a guard, ``nonfinite`` is about this step. With a guard it may be a few steps late; the
         guard has made the optimizer keep its weights since ``nonfinite_step``.
         """
-        bad = None
+        bad: int | None = None
         if self.guard is not None and loss is not None and loss.device.type != "cpu":
             self.guard.observe(step, loss)
             watched = True
-        if watched:
+        if watched and self.guard is not None:
             if step % self.interval:
                 return Decision(False, False)
             bad = self.guard.poll()

@@ -14,7 +14,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, cast
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.plugins import Plugins
@@ -48,13 +48,15 @@ class WeightsSweeper(Sweeper):
 
     def sweep(self, arguments: list[str]) -> None:
         """Run the search for the overrides of a command line; at its end raises the first failure from elsewhere."""
+        config: Any = self.config
         given = self.parser.parse_overrides([f"{k}={v}" for k, v in self.params.items()] + arguments)
         last = {o.get_key_element(): o for o in given}
         swept = last.pop("seed", None)
         self.fixed = [o.input_line or "" for o in last.values()]
-        self.seeds = _seeds(swept) if swept is not None else [self.config.seed]
-        self.candidates = OmegaConf.to_container(self.config.mixer.candidates, resolve=True)
-        file, trials = Path(self.config.output_root) / pareto.FILE, []
+        self.seeds = _seeds(swept) if swept is not None else [config.seed]
+        self.candidates: Sequence[Any] = cast(Any, OmegaConf.to_container(config.mixer.candidates, resolve=True))
+        file = Path(config.output_root) / pareto.FILE
+        trials: list[Trial] = []
         check_same_search(file, search.to_json(self.search, self.candidates, self.seeds, []))
         for trials in search.explore(self.search, len(self.candidates), self._launch):
             text = search.to_json(self.search, self.candidates, self.seeds, trials)
@@ -71,7 +73,8 @@ class WeightsSweeper(Sweeper):
             for weights in batch
             for seed in self.seeds
         ]
-        outcomes = [self._outcome(r) for r in self.launcher.launch(jobs, initial_job_idx=self.started)]
+        launcher: Any = self.launcher
+        outcomes = [self._outcome(r) for r in launcher.launch(jobs, initial_job_idx=self.started)]
         self.started += len(jobs)
         size = len(self.seeds)
         return [_trial(weights, outcomes[i * size : (i + 1) * size]) for i, weights in enumerate(batch)]

@@ -55,8 +55,9 @@ class Trainer:
     ) -> None:
         recipe = config.recipe
         self.config, self.recipe, self.mixer, self.world, self.precision = config, recipe, mixer, world, precision
-        layout = torch.channels_last if len(data.sample_shape) == 3 else None
-        self.model = model.to(world.device, **({"memory_format": layout} if layout else {}))
+        self.model = model.to(world.device)
+        if len(data.sample_shape) == 3:
+            self.model = self.model.to(memory_format=torch.channels_last)
         self.loader = data.train_loader(
             batch_size=recipe.batch_size,
             seed=config.seed,

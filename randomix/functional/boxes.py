@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -45,7 +46,7 @@ def cutmix(inputs: Tensor, targets: Tensor, perm: Tensor, box: Box, inplace: boo
         keep = ~masks.inside_boxes(box.reshape(-1, box.shape[-1]), inputs.shape[2:], inputs.device)
         return pair_batch(blend_masked(masks.take_rows(inputs, perm), inputs, keep), inputs, targets, perm, lam)
     pasted = masks.to_write(inputs, inplace)
-    inside = (..., *masks.box_slices(box))
+    inside: tuple[Any, ...] = (..., *masks.box_slices(box))
     if pasted is inputs:
         view = masks.memory_order(inputs)
         place = view[inside if view is inputs else (slice(None), *inside[1:])]

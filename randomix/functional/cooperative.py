@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -54,13 +55,14 @@ def comixup(
     _check(inputs, targets, saliency, dirichlet, init_labels, part_size, penalty, precedence)
     size, cells = min(part_size, len(inputs)), init_labels[0].numel()
     with torch.no_grad(), no_autocast(inputs.device):
-        costs = comixup_costs(saliency, tuple(init_labels.shape[1:]), dirichlet, eta).flatten(1)
+        _, rows, columns = init_labels.shape
+        costs = comixup_costs(saliency, (rows, columns), dirichlet, eta).flatten(1)
         present = in_parts(torch.ones_like(costs[:, 0]), size) > 0
         problem = partition.Problem(
             in_parts(costs, size),
             comixup_compatibility(in_parts(window_peaks(saliency), size), present, omega),
             present,
-            tuple(init_labels.shape[1:]),
+            (rows, columns),
             beta / cells,
             gamma / cells,
             tau * cells,
@@ -89,7 +91,8 @@ def comixup_objective(
     above tau * B^2 cells; False is the authors' logged objective, which their own iteration does not descend.
     Source: Kim et al., Co-Mixup (ICLR 2021), equation 1 and section 4.
     """
-    cells, size = masks.shape[-3] * masks.shape[-2], tuple(masks.shape[-3:-1])
+    size = masks.shape[-3], masks.shape[-2]
+    cells = math.prod(size)
     flat = masks.float().flatten(-3, -2)
     saliency = (flat * costs.float().flatten(-2).mT[..., None, :, :]).sum((-3, -2, -1))
     smooth = partition.unevenness(flat, size)
@@ -169,9 +172,9 @@ def _take_cells(inputs: Tensor, source: Tensor) -> Tensor:
     view = geometry.memory_order(inputs)
     # a line of a cell's pixels at a time: on a CPU 2 to 7 times as fast as pixel by pixel
     if view is inputs:
-        shape, source = (channels, rows, height // rows, columns), source[:, None, :, None]
+        shape, source = [channels, rows, height // rows, columns], source[:, None, :, None]
     else:
-        shape, source = (rows, height // rows, columns), source[:, :, None]
+        shape, source = [rows, height // rows, columns], source[:, :, None]
     lines = torch.arange(math.prod(shape), device=inputs.device).view(shape)
     table = view.reshape(len(inputs) * lines.numel(), -1)
     taken = table.index_select(0, (source * lines.numel() + lines).flatten()).view(view.shape)
@@ -211,12 +214,12 @@ def _check(
         raise ValueError(f"precedence must be one of {', '.join(partition.PRECEDENCES)}, got {precedence!r}")
 
 
-def block_choices(spatial: tuple[int, int]) -> list[int]:
+def block_choices(spatial: Sequence[int]) -> list[int]:
     """The numbers of cells along a side, from 2 to MOST_BLOCKS, that divide images of spatial (H, W) pixels."""
     return [b for b in range(2, MOST_BLOCKS + 1) if all(pixels % b == 0 for pixels in spatial)]
 
 
-def check_blocks(spatial: tuple[int, int], block_num: int | None) -> None:
+def check_blocks(spatial: Sequence[int], block_num: int | None) -> None:
     """Raise ValueError unless block_num divides both sides of images of spatial (H, W) pixels; None: any may."""
     choices, size = block_choices(spatial), f"images of {spatial[0]} x {spatial[1]} pixels"
     if block_num is not None and all(pixels % block_num == 0 for pixels in spatial):

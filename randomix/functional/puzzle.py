@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -54,7 +55,7 @@ def puzzlemix(
     """
     check(inputs, targets, perm)
     _check_images(inputs, saliency)
-    smoothness = dict(n_labels=n_labels, beta=beta, gamma=gamma, eta=eta, neigh_size=neigh_size)
+    smoothness: dict[str, Any] = dict(n_labels=n_labels, beta=beta, gamma=gamma, eta=eta, neigh_size=neigh_size)
     _, mask = puzzlemix_mask(saliency, perm, lam, inputs, block_num, **smoothness, mean=mean, std=std)
     noised = inputs if noise is None else puzzlemix_perturb(inputs, noise, mean, std)
     own = noised if noise_on[0] else inputs
@@ -135,7 +136,8 @@ def puzzlemix_costs(
     unary = torch.stack([(1 - rank) * show_own + rank * show_partner for rank in ranks], dim=-1)
     unary = unary.double() + _prior(lam, n_labels, saliency.device) * (eta / block_num**2)
     scale = _COST_SCALE * block_num**2
-    return (unary * scale).int(), *((weight * scale).int().clamp(min=0) for weight in weights)
+    down, right = ((weight * scale).int().clamp(min=0) for weight in weights)
+    return (unary * scale).int(), down, right
 
 
 def puzzlemix_transport(image: Tensor, mask: Tensor, saliency: Tensor, t_eps: float = 0.8, t_size: int = 4) -> Tensor:
@@ -181,7 +183,7 @@ def _divisor(size: int, limit: int) -> int:
 
 def _shares(saliency: Tensor, cell: Spatial) -> Tensor:
     """Each cell's share (N, R, C) of the saliency (N, H, W), equal ones where that is zero or not finite."""
-    mean = F.avg_pool2d(saliency.float()[:, None], cell)[:, 0]
+    mean = F.avg_pool2d(saliency.float()[:, None], tuple(cell))[:, 0]
     total = mean.sum((1, 2), keepdim=True)
     known = (total > 0) & (total < torch.inf)
     return torch.where(known, mean / total, 1.0 / mean[0].numel())
@@ -235,5 +237,5 @@ def _prior(lam: float | Tensor, n_labels: int, device: torch.device) -> Tensor:
         chances = [math.comb(parts, k) * lam ** (parts - k) * (1 - lam) ** k for k in range(n_labels)]
         return to_device(-np.log(np.array(chances) + 1e-8), device)
     own = lam.double().reshape(-1, 1, 1)
-    chances = [math.comb(parts, k) * own ** (parts - k) * (1 - own) ** k for k in range(n_labels)]
-    return -(torch.stack(chances, dim=-1) + 1e-8).log()
+    each = [math.comb(parts, k) * own ** (parts - k) * (1 - own) ** k for k in range(n_labels)]
+    return -(torch.stack(each, dim=-1) + 1e-8).log()

@@ -44,7 +44,7 @@ def resizemix(
     check(inputs, targets, perm)
     spatial = tuple(inputs.shape[2:])
     if isinstance(scale, Tensor):
-        boxes = to_device(boxes, inputs.device)
+        boxes = to_device(torch.as_tensor(boxes), inputs.device)
         pasted = _resample(inputs, perm, scale, boxes, spatial)
         return pair_batch(pasted, inputs, targets, perm, 1.0 - masks.box_share(boxes, spatial))
     sizes = masks.patch_sizes(spatial, scale)

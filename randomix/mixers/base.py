@@ -14,7 +14,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Collection, Sequence
 from dataclasses import replace
 from numbers import Real
-from typing import Any, ClassVar, Self, TypeVar, final
+from typing import Any, ClassVar, Self, TypeGuard, TypeVar, final
 
 import numpy as np
 import torch
@@ -43,6 +43,17 @@ def require_within(name: str, value: float, low: float, high: float) -> None:
         raise ValueError(f"{name} must be a number in [{low}, {high}], got {value!r}")
 
 
+def is_integer(value: object, least: int) -> TypeGuard[int]:
+    """Whether value is an integer (no bool) of at least ``least``."""
+    return isinstance(value, int | np.integer) and not isinstance(value, bool) and bool(value >= least)
+
+
+def require_integer(name: str, value: object, least: int = 1) -> None:
+    """Raise ValueError unless value is an integer (no bool) of at least ``least``."""
+    if not is_integer(value, least):
+        raise ValueError(f"{name} must be an integer >= {least}, got {value!r}")
+
+
 def require_choice(name: str, value: object, choices: Collection[str]) -> None:
     """Raise ValueError that lists the choices unless value is one of them."""
     if value not in choices:
@@ -63,7 +74,7 @@ def require_flag(name: str, value: object) -> None:
         raise ValueError(f"{name} must be True or False, got {value!r}")
 
 
-def require_batch(inputs: object, labels: object) -> None:
+def require_batch(inputs: Any, labels: Any) -> None:
     """Raise TypeError or ValueError, with the fix, unless inputs are floating (N, C, *S) with one label a sample."""
     require_tensor("inputs", inputs)
     require_tensor("labels", labels)
@@ -130,7 +141,8 @@ def named(mixed: Mixed, name: str) -> Mixed:
     if mixed.name:
         return mixed
     if isinstance(mixed, MixedBatch):  # a third of the time of replace()
-        return MixedBatch(mixed.inputs, mixed.targets, mixed.lam, name)
+        batch: Any = MixedBatch(mixed.inputs, mixed.targets, mixed.lam, name)
+        return batch
     return replace(mixed, name=name)
 
 
@@ -159,9 +171,8 @@ class Mixer(ABC):
     of this package whose name is the method's registry name.
     """
 
-    mode: ClassVar[MixedMode]
+    mode: MixedMode
     spatial_dims: ClassVar[tuple[int, ...]] = (1, 2, 3)
-    reads_statistics: bool = False  # whether what it does depends on the network's running statistics
     inplace: bool = False  # whether it may write into the inputs that it is given: see allow_inplace
 
     def __init__(self, *, num_classes: int | None = None) -> None:
@@ -180,6 +191,11 @@ class Mixer(ABC):
         """The registry name: the module in which the class is defined."""
         return type(self).__module__.rpartition(".")[2]
 
+    @property
+    def reads_statistics(self) -> bool:
+        """Whether what it does depends on the network's running statistics."""
+        return False
+
     def check_shape(self, sample_shape: Sequence[int]) -> None:
         """Raise ValueError, with the fix, if it cannot mix samples (C, *S): to be called before training."""
         if len(sample_shape) - 1 not in self.spatial_dims:
@@ -194,7 +210,7 @@ class Mixer(ABC):
         self.inplace = True
         return self
 
-    def __call__(self, *arguments: object, **options: object) -> MixedBatch:
+    def __call__(self, *arguments: Any, **options: Any) -> MixedBatch:
         """Refuse: without the network there is no mixed batch (a BatchMixer makes one)."""
         raise TypeError(f"{self.name} needs the network: use forward_mixed(model, inputs, labels, rng)")
 

@@ -17,7 +17,14 @@ from torch import Tensor
 from randomix import functional
 from randomix.devices import to_device
 from randomix.functional.cooperative import MOST_BLOCKS, block_choices, check_blocks
-from randomix.mixers.base import require_choice, require_flag, require_positive, require_within
+from randomix.mixers.base import (
+    is_integer,
+    require_choice,
+    require_flag,
+    require_integer,
+    require_positive,
+    require_within,
+)
 from randomix.mixers.base_network import SaliencyMixer
 from randomix.partition import PENALTIES, PRECEDENCES
 from randomix.rng import StepRng
@@ -55,9 +62,9 @@ class CoMixup(SaliencyMixer):
         num_classes: int | None = None,
     ) -> None:
         super().__init__(clean_weight=clean_weight, num_classes=num_classes)
-        _require_count("part_size", part_size)
-        _require_count("n_iter", n_iter)
-        if block_num not in (None, -1) and not (_is_integer(block_num) and 2 <= block_num <= MOST_BLOCKS):
+        require_integer("part_size", part_size)
+        require_integer("n_iter", n_iter)
+        if block_num not in (None, -1) and not (is_integer(block_num, 2) and block_num <= MOST_BLOCKS):
             raise ValueError(f"block_num must be an integer from 2 to {MOST_BLOCKS}, or None, got {block_num!r}")
         require_positive("dirichlet_alpha", dirichlet_alpha)
         for name, value in (("beta", beta), ("gamma", gamma), ("eta", eta), ("tau", tau)):
@@ -112,12 +119,3 @@ class CoMixup(SaliencyMixer):
         shares = np.concatenate([draws.dirichlet(np.full(size, self.dirichlet_alpha)) for size in sizes])
         labels = [draws.integers(0, size, (size, blocks, blocks)) for size in sizes]
         return shares.astype(np.float32), np.concatenate(labels)
-
-
-def _is_integer(value: object) -> bool:
-    return isinstance(value, int | np.integer) and not isinstance(value, bool)
-
-
-def _require_count(name: str, value: object) -> None:
-    if not (_is_integer(value) and value >= 1):
-        raise ValueError(f"{name} must be an integer >= 1, got {value!r}")

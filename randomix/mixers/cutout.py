@@ -9,7 +9,7 @@ from __future__ import annotations
 from torch import Tensor
 
 from randomix import functional
-from randomix.mixers.base import InputMixer, require_within, unmixed
+from randomix.mixers.base import InputMixer, require_integer, require_within, unmixed
 from randomix.rng import StepRng
 from randomix.types import MixedBatch, MixedMode
 
@@ -25,8 +25,7 @@ class Cutout(InputMixer):
 
     def __init__(self, *, length: int = 16, prob: float = 1.0, num_classes: int | None = None) -> None:
         super().__init__(num_classes=num_classes)
-        if not isinstance(length, int) or isinstance(length, bool) or length < 1:
-            raise ValueError(f"length must be an integer >= 1, got {length!r}")
+        require_integer("length", length)
         require_within("prob", prob, 0, 1)
         self.length, self.prob = length, prob
 

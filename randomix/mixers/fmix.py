@@ -8,6 +8,8 @@ with M = 1 on the lam * P largest of the P pixels of Re(F^-1(Z / |f| ** decay_po
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from torch import Tensor
 
@@ -53,8 +55,8 @@ class FMix(PairMixer):
     def mix_pairs(self, inputs: Tensor, targets: Tensor, perm: Tensor, draws: np.random.Generator) -> MixedBatch:
         """Mix inputs (N, C, *S) through one mask, made on the host, or one for each sample, made on their device."""
         count, spatial, device = len(inputs), tuple(inputs.shape[2:]), inputs.device
-        lam = self.draw_lam(draws, self.alpha, count)
-        round_up = draws.random(self.per_draw(count)) < 0.5
+        lam: Any = self.draw_lam(draws, self.alpha, count)
+        round_up: Any = draws.random(self.per_draw(count)) < 0.5
         shape = masks.noise_shape(spatial, self.spectrum)
         if self.granularity == "batch":
             noise = draws.standard_normal(shape, dtype=np.float32)

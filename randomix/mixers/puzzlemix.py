@@ -16,7 +16,7 @@ from torch import Tensor
 
 from randomix import functional
 from randomix.devices import to_device
-from randomix.mixers.base import require_flag, require_positive, require_within
+from randomix.mixers.base import is_integer, require_flag, require_integer, require_positive, require_within
 from randomix.mixers.base_network import SaliencyMixer
 from randomix.rng import StepRng
 from randomix.types import MixedBatch, MixedMode
@@ -72,11 +72,11 @@ class PuzzleMix(SaliencyMixer):
         ):
             require_within(name, value, 0, high)
         require_within("adv_eps", adv_eps, 0, 255)
-        _require_integer("n_labels", n_labels, 2)
-        _require_integer("neigh_size", neigh_size, 1)
+        require_integer("n_labels", n_labels, 2)
+        require_integer("neigh_size", neigh_size, 1)
         if t_size not in (None, -1):
-            _require_integer("t_size", t_size, 1)
-        if block_nums is not None and (len(block_nums) == 0 or not all(_is_integer(b) and b >= 1 for b in block_nums)):
+            require_integer("t_size", t_size, 1)
+        if block_nums is not None and (len(block_nums) == 0 or not all(is_integer(b, 1) for b in block_nums)):
             raise ValueError(f"block_nums must be a list of integers >= 1 or None, got {block_nums!r}")
         self.alpha, self.beta, self.gamma, self.eta = alpha, beta, gamma, eta
         self.block_nums = None if block_nums is None else tuple(int(b) for b in block_nums)
@@ -164,12 +164,3 @@ class PuzzleMix(SaliencyMixer):
             return None, noise_on, strength
         uniform = draws.random(tuple(inputs.shape), dtype=np.float32)
         return to_device(uniform, inputs.device).sub_(0.5).mul_(2 * self.adv_eps / 255), noise_on, strength
-
-
-def _is_integer(value: object) -> bool:
-    return isinstance(value, int | np.integer) and not isinstance(value, bool)
-
-
-def _require_integer(name: str, value: object, least: int) -> None:
-    if not (_is_integer(value) and value >= least):
-        raise ValueError(f"{name} must be an integer >= {least}, got {value!r}")

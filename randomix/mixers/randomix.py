@@ -119,7 +119,7 @@ class RandoMix(BatchMixer):
         return int(np.searchsorted(self._upper, draw, side="right"))  # right: a weight of 0 is never drawn
 
     def _mix_with(self, index: int, inputs: Tensor, targets: Tensor, rng: StepRng) -> MixedBatch:
-        candidate = self.candidates[index]
+        candidate: Any = self.candidates[index]  # mixes without a network: ``mix`` has seen to that
         return named(candidate.mix(inputs, targets, rng.child(candidate.name)), candidate.name)
 
     def _require_input_mixers(self) -> None:

@@ -76,7 +76,7 @@ def is_wide(name: str) -> bool:
 
 def _choices(methods: Sequence[Method]) -> list[tuple[str, Mapping[str, Any]]]:
     """The weights of each method that has some, and its statistics by metric."""
-    found = []
+    found: list[tuple[str, Mapping[str, Any]]] = []
     for _, group in methods:
         weights = group.first.config["mixer"].get("weights")
         if weights is not None:
@@ -131,7 +131,7 @@ def _curves(methods: Sequence[Method], key: str, name: str) -> str:
             low, high = zip(*((m - s, m + s) for m, s in zip(mean, std, strict=True)), strict=True)
             axes.fill_between(x, low, high, color=its, alpha=0.15, linewidth=0)
         axes.set_xlabel("Epoch")
-        axes.xaxis.get_major_locator().set_params(integer=True)
+        axes.locator_params("x", integer=True)
         axes.set_ylabel(name + (", log scale" if _log_scale(axes, values) else ""))
         axes.margins(x=0.01)
         legend_below(axes, 2 if max(len(label) for label, _ in methods) > 12 else 3)

@@ -37,7 +37,7 @@ _COLOURS = {
 }
 _SPARE = ("#5f9ea0", "#cd7f6a", "#6b8e23", "#a0522d", "#708ee0")
 _DASHES = ("-", "--", ":", "-.")
-_RC = {
+_RC: dict[Any, Any] = {
     "svg.hashsalt": "randomix",
     "svg.fonttype": "none",
     "font.family": "sans-serif",

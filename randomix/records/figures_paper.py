@@ -12,7 +12,7 @@ from randomix.records.paper import AUTHORS
 from randomix.records.record import RunRecord
 
 if TYPE_CHECKING:
-    from randomix.records.reproduced import ReproducedRow, ReproducedTable
+    from randomix.records.reproduced_cells import ReproducedRow, ReproducedTable
 
 Place = tuple[str, str]  # data set, network
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
 from randomix.records.aggregate import Group
 from randomix.records.figures_drawing import Method, counts, drawing, legend_below, styles
@@ -34,10 +35,10 @@ def robustness_figures(methods: Sequence[Method]) -> dict[str, str]:
             f"occlusion_{placement}",
             methods,
             "Side of the block (% of the image's)",
-            lambda group, placement=placement: _occlusion(group, placement),
+            partial(_occlusion, placement=placement),
         )
     for name, (key, axis) in _LEVELS.items():
-        _add(figures, f"level_{name}", methods, axis, lambda group, name=name, key=key: _levels(group, name, key))
+        _add(figures, f"level_{name}", methods, axis, partial(_levels, evaluator=name, key=key))
     if any(_bins(group) for _, group in methods):
         figures["reliability"] = _reliability(methods)
     return figures
@@ -104,7 +105,7 @@ def _map(rows: Sequence[str], columns: Sequence[str], cells: Sequence[Sequence[f
         axes.set_xlim(-0.5, len(columns) - 0.5)
         axes.set_ylim(len(rows) - 0.5, -0.5)
         axes.set_yticks(range(len(rows)), [name.replace("_", " ") for name in rows], fontsize=10)
-        turned = {} if title else {"rotation": 50, "ha": "left", "rotation_mode": "anchor"}
+        turned: dict[str, Any] = {} if title else {"rotation": 50, "ha": "left", "rotation_mode": "anchor"}
         axes.set_xticks(range(len(columns)), columns, fontsize=10, **turned)
         axes.xaxis.tick_top()
         axes.xaxis.set_label_position("top")

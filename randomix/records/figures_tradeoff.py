@@ -5,7 +5,7 @@ from __future__ import annotations
 import statistics
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from randomix.records.aggregate import Statistic
 from randomix.records.figures_drawing import apart, drawing
@@ -58,12 +58,12 @@ def weights_figures(
     figures = {}
     for metric, axis in _AXES.items():
         wanted = (metric, _AGAINST, _CLEAN)
-        found = [
-            (label, *(s.mean for s in known))
-            for label, values in points
-            if len(known := [s for name in wanted if (s := values.get(name))]) == len(wanted)
-        ]
-        of_paper = [(label, *(values[n] for n in wanted)) for label, values in printed if metric in values]
+        found: list[Mark] = []
+        for label, values in points:
+            known = [s.mean for name in wanted if (s := values.get(name))]
+            if len(known) == len(wanted):
+                found.append((label, known[0], known[1], known[2]))
+        of_paper: list[Mark] = [(la, v[metric], v[_AGAINST], v[_CLEAN]) for la, v in printed if metric in v]
         if len(found) >= fewest:
             figures[f"front_{metric}"] = _scatter(found, of_paper, axis)
     return figures
@@ -94,7 +94,8 @@ def _scatter(ours: Sequence[Mark], paper: Sequence[Mark], axis: str) -> str:
         for marks in (ours, paper):
             _names(axes, marks)
         bar = axes.figure.colorbar(ScalarMappable(norm, shades), ax=axes, orientation="horizontal", pad=0.17, aspect=40)
-        bar.solids.set_edgecolor("face")  # else gaps show between its parts
+        if bar.solids is not None:
+            bar.solids.set_edgecolor("face")  # else gaps show between its parts
         bar.outline.set_visible(False)
         bar.set_label("Clean error (%)")
         return finish()
@@ -133,14 +134,16 @@ def _candidates(ours: Sequence[Set], paper: Sequence[Set]) -> str:
         for sets, shift, gid in ((paper, -0.16, "paper"), (ours, 0.16, "ours")):
             for count in sorted({s[2] for s in sets}):
                 values = [s[3] for s in sets if s[2] == count]
-                mean, x = statistics.fmean(values), count + shift
-                axes.plot([x - 0.13, x + 0.13], [mean] * 2, color=_GREY, linewidth=1.4, zorder=2)
+                mean, middle = statistics.fmean(values), count + shift
+                axes.plot([middle - 0.13, middle + 0.13], [mean] * 2, color=_GREY, linewidth=1.4, zorder=2)
             for mode, (its, marker, _) in _MODES.items():
                 of_mode = [(count + shift, value) for _, m, count, value in sets if m == mode]
                 if of_mode:
-                    fill = {"facecolors": "none"} if sets is paper else {}
+                    fill: dict[str, Any] = {"facecolors": "none"} if sets is paper else {}
+                    x, y = zip(*of_mode, strict=True)
                     axes.scatter(
-                        *zip(*of_mode, strict=True),
+                        x,
+                        y,
                         s=42,
                         marker=marker,
                         edgecolors=its,

@@ -109,7 +109,8 @@ def read(path: str | Path) -> tuple[Grid | None, list[str]]:
 def _runs(entries: list[Any], path: str, lines: list[str]) -> tuple[GridRun, ...]:
     """The runs that can be used; a cell belongs to the first that names it."""
     known = {f"{t.slug}/{r.key}/{c.key}" for t in TABLES for r in t.rows for c in t.columns}
-    runs, owner = [], {}
+    runs: list[GridRun] = []
+    owner: dict[str, int] = {}
     for index, entry in enumerate(entries):
         where = f"{path}: runs[{index}]"
         problem = _problem(entry)

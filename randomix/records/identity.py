@@ -32,7 +32,7 @@ EXECUTION = {
 ADDRESSES = {"dataset": {"shards"}}
 # A setting at the value listed here leaves no trace in the hash. One that is added later gets its neutral value here,
 # so that the runs before it keep their names. Never change a line.
-NEUTRAL = {
+NEUTRAL: dict[str, dict[str, Any]] = {
     "recipe": {
         "momentum": 0.9,
         "nesterov": False,

@@ -12,7 +12,7 @@ from randomix.records.grid import PAPER
 from randomix.records.page_assets import SCRIPT, STYLE
 from randomix.records.record import RunRecord
 from randomix.records.render import EMPTY, Link, to_html
-from randomix.records.reproduced import ReproducedTable
+from randomix.records.reproduced_cells import ReproducedTable
 from randomix.records.reproduced_html import to_html as paper_html
 from randomix.records.tables import Table, commit_text, data_text, hardware_text
 

@@ -23,6 +23,13 @@ class Printed:
     arrow: str = ""
     delta: float | None = None
 
+    @property
+    def number(self) -> float:
+        """The value of a cell that has one; ValueError for an empty one."""
+        if self.value is None:
+            raise ValueError("this cell of the paper is empty")
+        return self.value
+
 
 @dataclass(frozen=True)
 class PaperColumn:

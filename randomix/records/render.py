@@ -82,8 +82,8 @@ def to_terminal(table: Table) -> str:
     width = [max(left[i] + right[i], len(head[i])) for i in range(len(head))]
     lines = [table.title, "  ".join(h.ljust(w) for h, w in zip(head, width, strict=True)).rstrip()]
     lines.append("-" * (sum(width) + 2 * (len(width) - 1)))
-    for row in body:
-        texts = [(a.rjust(left[i]) if i > 1 else a.ljust(left[i])) + b for i, (a, b) in enumerate(row)]
+    for part in body:
+        texts = [(a.rjust(left[i]) if i > 1 else a.ljust(left[i])) + b for i, (a, b) in enumerate(part)]
         lines.append("  ".join(t.ljust(w) for t, w in zip(texts, width, strict=True)).rstrip())
     wide = max(len(lines[2]), 80)
     notes = [textwrap.fill(n.replace("Bold:", "*:"), wide) for n in (table.caption, *table.notes)]

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
-from typing import TypeGuard
+from dataclasses import replace
 
 from randomix.records.aggregate import (
-    Difference,
     Group,
     Sample,
     Statistic,
@@ -18,123 +16,15 @@ from randomix.records.aggregate import (
     time_measure,
 )
 from randomix.records.contradictions import contradictions
-from randomix.records.grid import PAPER, Grid, GridRun, Match, match
+from randomix.records.grid import PAPER, Grid, Match, match
 from randomix.records.paper import BASELINE_ROW, MEAN, OURS, TABLES, PaperColumn, PaperRow, PaperTable, Printed
 from randomix.records.record import RunRecord
+from randomix.records.reproduced_cells import ReproducedCell, ReproducedRow, ReproducedTable, mark
 from randomix.records.tables import COST, caption
 
-SIGNIFICANT = 0.05
 RANDOMIX_ROW = "randomix"
 _PRINTED = "table1/randomix/cifar100-wrn_28_10"  # the number of weights [4,1,1,1], but by section 4.2.1 ...
 _STATED = "table5/randomix-3111/top1_error"  # ... they are those of this row
-
-
-@dataclass(frozen=True)
-class ReproducedCell:
-    """``statistic`` is None where no run counts; ``delta`` is ours minus the paper's, at scale paper only.
-
-    ``to_baseline`` and ``to_rival`` compare with the Baseline and the best other method of the column.
-    """
-
-    id: str
-    printed: Printed
-    match: Match | None
-    statistic: Statistic | None
-    best_epoch: Statistic | None = None
-    delta: float | None = None
-    best: bool = False
-    to_baseline: Difference | None = None
-    rival: str = ""
-    to_rival: Difference | None = None
-    reference: bool = False  # the Baseline's cost: 1 by definition
-    computed: bool = False  # from other cells of the column beside it
-
-    @property
-    def run(self) -> GridRun | None:
-        """What fills the cell; None where the grid has nothing for it."""
-        return self.match.run if self.match else None
-
-    @property
-    def exists(self) -> bool:
-        """Whether the paper has such a cell."""
-        return self.printed.value is not None
-
-    @property
-    def missing_seeds(self) -> list[int]:
-        """Seeds of the grid without a value."""
-        have = self.statistic.by_seed if self.statistic else {}
-        return [seed for seed in self.run.seeds if seed not in have] if self.run else []
-
-
-@dataclass(frozen=True)
-class ReproducedRow:
-    """One row of the paper with its cells."""
-
-    paper: PaperRow
-    cells: tuple[ReproducedCell, ...]
-
-
-@dataclass(frozen=True)
-class ReproducedTable:
-    """One table of the paper at one scale. ``captions`` say what was run, ``notes`` what a reader must know."""
-
-    paper: PaperTable
-    scale: str
-    title: str
-    captions: tuple[str, ...]
-    rows: tuple[ReproducedRow, ...]
-    notes: tuple[str, ...]
-
-    @property
-    def slug(self) -> str:
-        """``paper-table1``."""
-        return f"{self.scale}-{self.paper.slug}"
-
-    @property
-    def columns(self) -> tuple[PaperColumn, ...]:
-        """The paper's columns."""
-        return self.paper.columns
-
-    @property
-    def has_modes(self) -> bool:
-        """Whether the table prints mixed modes."""
-        return any(r.paper.mode for r in self.rows)
-
-    @property
-    def has_deltas(self) -> bool:
-        """Whether ours minus the paper's means something."""
-        return self.scale == PAPER
-
-    @property
-    def cells(self) -> list[ReproducedCell]:
-        """All cells, row by row."""
-        return [c for row in self.rows for c in row.cells]
-
-    @property
-    def filled(self) -> int:
-        """How many cells have a number of ours."""
-        return sum(c.statistic is not None for c in self.cells)
-
-    @property
-    def records(self) -> list[RunRecord]:
-        """The records behind the numbers, each once, in a fixed order."""
-        found = {s.record.path: s.record for c in self.cells if c.statistic for s in c.statistic.samples}
-        return [found[path] for path in sorted(found)]
-
-    def missing(self) -> dict[str, list[ReproducedCell]]:
-        """Cells that lack a seed by the command that fills them."""
-        found: dict[str, list[ReproducedCell]] = {}
-        for cell in self.cells:
-            if cell.run and cell.missing_seeds:
-                found.setdefault(cell.run.command, []).append(cell)
-        return found
-
-    def name(self, cell: ReproducedCell) -> str:
-        """A cell in words: ``Mixup, CIFAR-10, PA-RS18``."""
-        _, row, column = cell.id.split("/")
-        heading = next(c.title for c in self.columns if c.key == column).removesuffix(" (%)")
-        whose = " (authors' recipe)" if self.paper.row(row).part != OURS else ""
-        return f"{self.paper.row(row).label}{whose}, {heading}"
 
 
 def reproduce(grid: Grid, records: Iterable[RunRecord]) -> list[ReproducedTable]:
@@ -188,7 +78,7 @@ def _compared(paper: PaperTable, column: PaperColumn, cells: Sequence[Reproduced
         for row, cell in zip(paper.rows, cells, strict=True)
         if row.part == OURS and cell.statistic
     }
-    means = {key: sign * round(cell.statistic.mean, 9) for key, (_, cell) in ours.items()}
+    means = {key: sign * round(cell.own.mean, 9) for key, (_, cell) in ours.items()}
     base = ours[BASELINE_ROW][1].statistic if BASELINE_ROW in ours else None
     found = []
     for row, cell in zip(paper.rows, cells, strict=True):
@@ -228,9 +118,10 @@ def _means(
     """Table 6's Mean: for each seed that all rows with as many candidates have, the mean over these rows."""
     found = []
     for row, cell in zip(paper.rows, cells, strict=True):
-        same = [c.statistic for r, c in zip(paper.rows, beside, strict=True) if r.candidates == row.candidates]
+        group = [c for r, c in zip(paper.rows, beside, strict=True) if r.candidates == row.candidates]
         own = None
-        if all(same):
+        if all(c.statistic for c in group):
+            same = [c.own for c in group]
             seeds = sorted(set.intersection(*(set(s.by_seed) for s in same)))
             samples = tuple(
                 Sample(seed, statistics.fmean(s.by_seed[seed] for s in same), same[0].samples[0].record)
@@ -278,7 +169,7 @@ def _notes(table: ReproducedTable, matches: Mapping[str, Match], measure: str) -
         yield _other_weights(matches.get(_STATED))
     if any(c.statistic and c.missing_seeds for c in table.cells):
         yield "Some cells lack seeds of the grid: the commands for them stand with those of the empty cells."
-    groups = {c.run.key: c.match.group for c in table.cells if c.match and c.match.group}
+    groups = {c.match.run.key: c.match.group for c in table.cells if c.match and c.match.group}
     lost = sorted(
         {
             r.run
@@ -301,24 +192,6 @@ def _notes(table: ReproducedTable, matches: Mapping[str, Match], measure: str) -
     if _differ(groups.values()):
         yield "Not all runs of a data set saw the same files: their checksums differ."
     yield from (f"The paper contradicts itself: {c.text}." for c in contradictions() if table.paper.number in c.tables)
-
-
-def mark(cell: ReproducedCell, column: PaperColumn) -> str:
-    """``*`` where a cell differs from the Baseline, ``†`` where it is better than the best other method.
-
-    The means that Welch's test compares decide which is better. Where common seeds say the opposite nothing is marked.
-    """
-    base, rival = cell.to_baseline, cell.to_rival
-    text = "*" if _significant(base) else ""
-    if _significant(rival):
-        text += "†" if (rival.between_means < 0) == column.lower_is_better else ""
-    return text
-
-
-def _significant(change: Difference | None) -> TypeGuard[Difference]:
-    if change is None or change.p_welch is None or change.p_welch >= SIGNIFICANT:
-        return False
-    return change.mean * change.between_means > 0
 
 
 def _other_weights(found: Match | None) -> str:

@@ -7,7 +7,7 @@ from html import escape
 
 from randomix.records.paper import PaperColumn
 from randomix.records.render import EMPTY, Link, change_text
-from randomix.records.reproduced import ReproducedCell, ReproducedRow, ReproducedTable, mark
+from randomix.records.reproduced_cells import ReproducedCell, ReproducedRow, ReproducedTable, mark
 from randomix.records.reproduced_text import (
     DIGITS,
     delta_text,
@@ -102,7 +102,7 @@ def _empty(cell: ReproducedCell, table: ReproducedTable) -> str:
 
 def _ours(cell: ReproducedCell, column: PaperColumn, table: ReproducedTable, link: Link) -> str:
     """Our number; opened, the runs behind it and how it compares."""
-    own, signs = cell.statistic, mark(cell, column)
+    own, signs = cell.own, mark(cell, column)
     text = f"<b>{value_text(cell)}</b>" if cell.best else f"<span>{value_text(cell)}</span>"
     text += f'<small class="spread">{spread_text(cell)}</small>' + (f"<sup>{signs}</sup>" if signs else "")
     if cell.computed:

@@ -19,7 +19,7 @@ from randomix.records.render import (
     tex_escape,
     tex_label,
 )
-from randomix.records.reproduced import ReproducedCell, ReproducedRow, ReproducedTable, mark
+from randomix.records.reproduced_cells import ReproducedCell, ReproducedRow, ReproducedTable, mark
 from randomix.records.tables import COST
 
 DIGITS = 2
@@ -34,12 +34,12 @@ def parts(table: ReproducedTable) -> list[tuple[str, list[ReproducedRow]]]:
 
 def value_text(cell: ReproducedCell) -> str:
     """Our mean."""
-    return f"{1:.{DIGITS}f}" if cell.reference else number(cell.statistic, DIGITS)
+    return f"{1:.{DIGITS}f}" if cell.reference else number(cell.own, DIGITS)
 
 
 def spread_text(cell: ReproducedCell) -> str:
     """`` ± std (n)`` or `` (1 run)``; nothing beside a number that is 1 by definition."""
-    return "" if cell.reference else spread(cell.statistic, DIGITS)
+    return "" if cell.reference else spread(cell.own, DIGITS)
 
 
 def delta_text(cell: ReproducedCell) -> str:

@@ -48,7 +48,8 @@ def fgsm_sound(measure: Measure, *, eps: Sequence[float] = (0.0005, 0.001, 0.002
     A clip with root mean square r is disturbed at a signal-to-noise ratio of 20 log10(r / eps) dB. fgsm_sound_error in
     percent is the mean over ``eps``, fgsm_sound_error_EPS one of them.
     """
-    results, gradients = [], {}
+    results: list[EvalResult] = []
+    gradients: dict[str, int] = {}
     for size in eps:
         result, gradients = _under_attack(
             measure, f"eps {size}", False, eps=size

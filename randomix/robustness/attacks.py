@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import NamedTuple
+from typing import Any, NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
@@ -63,8 +63,10 @@ def fgsm(
     the network are those of ``attack``. Raises ValueError for numbers out of range.
     """
     _check_range(inputs, bounds)
-    options = {"indices": indices, "seed": seed, "bounds": bounds}
-    return attack(model, inputs, labels, eps, steps, step_size, random_start, **options).inputs
+    found = attack(
+        model, inputs, labels, eps, steps, step_size, random_start, indices=indices, seed=seed, bounds=bounds
+    )
+    return found.inputs
 
 
 def attack(
@@ -92,16 +94,17 @@ def attack(
     _check_inputs(inputs, labels, indices, bounds)
     network = unwrap(model)
     check_recorded(network)
-    origin, labels, zeros = recorded(inputs.detach()), recorded(labels), None
+    origin, labels = recorded(inputs.detach()), recorded(labels)
+    zeros = torch.zeros(len(labels), dtype=torch.int64, device=origin.device)
     with evaluation_mode(network), exact_float32(inputs.device.type), gradients():
         moved = _project(origin + _start(origin, eps, indices, seed), origin, eps, bounds) if random_start else origin
-        for _ in range(steps):
+        for number in range(steps):
             leaf = moved.detach().requires_grad_()
             logits = run_bare(network, leaf).float()
             loss = F.cross_entropy(logits, labels, reduction="sum")  # a mean would shrink with the batch
             (gradient,) = torch.autograd.grad(loss, leaf)
             useless = (gradient == 0) | ~gradient.isfinite()
-            zeros = useless.flatten(1).sum(1) if zeros is None else zeros
+            zeros = zeros if number else useless.flatten(1).sum(1)  # those at the beginning count
             moved = _project(moved + step * gradient.sign().masked_fill_(useless, 0), origin, eps, bounds)
     return Attacked(moved, zeros)
 
@@ -182,9 +185,10 @@ def gradients() -> Iterator[None]:
 @contextmanager
 def exact_float32(device_type: str) -> Iterator[None]:
     """No autocast and no TF32 inside; what was set before again afterwards."""
-    convolutions, products, setting, off = torch.backends.cudnn, torch.backends.cuda.matmul, "allow_tf32", False
+    convolutions: Any = torch.backends.cudnn
+    products, setting, off = torch.backends.cuda.matmul, "allow_tf32", cast(Any, False)
     if hasattr(products, "fp32_precision"):  # newer versions refuse to mix the two ways to say it
-        convolutions, setting, off = torch.backends.cudnn.conv, "fp32_precision", "ieee"
+        convolutions, setting, off = convolutions.conv, "fp32_precision", "ieee"
     before = getattr(convolutions, setting), getattr(products, setting)
     setattr(convolutions, setting, off)
     setattr(products, setting, off)

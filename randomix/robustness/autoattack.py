@@ -36,10 +36,9 @@ def autoattack(measure: Measure, *, eps_255: float = 8.0, version: str = "standa
     if find_spec("torchattacks") is None:
         raise ConfigError(ABSENT)
     network = measure.pixel_network()
-    options = {"eps": eps_255 / 255, "version": version, "seed": seed}
 
     def transform(batch: Batch) -> Tensor:
-        return _attack(network, batch, **options)
+        return _attack(network, batch, eps=eps_255 / 255, version=version, seed=seed)
 
     result = measure(transform, cell="attacked")
     return {"autoattack_error": result.top1_error}, counts([result])

@@ -145,4 +145,4 @@ def _data_problems(name: str, options: Mapping[str, Any], data: Data) -> list[st
     try:
         return PROBLEMS[name](options, data) if name in PROBLEMS else []
     except ConfigError as error:
-        return error.problems
+        return list(error.problems)

@@ -49,8 +49,12 @@ class Measure:
 
         cell: a name of this pass, unique in the evaluator: an evaluation that was cut off goes on after its named ones.
         """
-        options = {"batch_size": self.batch_size, "world": self.world, "autocast": self.autocast}
-        return self.kept(cell, lambda: (evaluate(self.model, self.eval_set, transform, **options), []))[0]
+
+        def result() -> EvalResult:
+            size, world = self.batch_size, self.world
+            return evaluate(self.model, self.eval_set, transform, batch_size=size, world=world, autocast=self.autocast)
+
+        return self.kept(cell, lambda: (result(), []))[0]
 
     def kept(self, cell: str | None, compute: Callable[[], Cell]) -> Cell:
         """What ``compute`` returns, which may take several collective steps, or what it did before it was cut off."""

@@ -63,7 +63,7 @@ def occlusion(
     repeats: int = 5,
 ) -> Outcome:
     """Covered parts (see ``occlude``); occlusion_error and its standard deviation over mask seeds, in percent."""
-    options = {"kind": kind, "n_blocks": n_blocks, "block": block, "placement": placement, "fill": fill}
+    options: dict[str, Any] = {"kind": kind, "n_blocks": n_blocks, "block": block, "placement": placement, "fill": fill}
 
     def at(seed: int) -> EvalResult:
         return measure(lambda batch: occlude(batch.inputs, batch.indices, seed=seed, **options), cell=f"seed {seed}")
@@ -91,7 +91,13 @@ def occlusion_sweep(
     """
 
     def at(placement: str, block: float, seed: int) -> EvalResult:
-        options = {"n_blocks": n_blocks, "block": block, "placement": placement, "fill": fill, "seed": seed}
+        options: dict[str, Any] = {
+            "n_blocks": n_blocks,
+            "block": block,
+            "placement": placement,
+            "fill": fill,
+            "seed": seed,
+        }
         cell = f"{placement} {block}, seed {seed}"
         return measure(lambda batch: occlude(batch.inputs, batch.indices, **options), cell=cell)
 

@@ -44,7 +44,7 @@ class TrainingSession:
         self.folder = RunFolder(identity.run_folder(raw))
         self.name = identity.run_name(raw)
         self._label = label
-        self.trainer: Trainer | None = None
+        self._trainer: Trainer | None = None
         self._micro_batch_size: int | None = None  # of the checkpoint that is continued, then of this run
         self._exits = contextlib.ExitStack()
 
@@ -62,6 +62,13 @@ class TrainingSession:
         LAST_WORDS.append(self._last_words)
         self._exits.callback(LAST_WORDS.remove, self._last_words)
         return self
+
+    @property
+    def trainer(self) -> Trainer:
+        """What trains, once ``run`` has built it."""
+        if self._trainer is None:
+            raise RuntimeError("nothing is built yet")
+        return self._trainer
 
     def _last_words(self) -> str:
         """What is left behind and said when a signal ends the process without a Stopper: before and after training."""
@@ -85,8 +92,9 @@ class TrainingSession:
             self._exits.close()
 
     def _write_status(self, state: str, reason: str = "", exit_code: int | None = None) -> None:
-        step = self.trainer.progress.step if self.trainer is not None else None
-        epoch = step // self.trainer.steps_per_epoch if self.trainer is not None else None
+        trainer = self._trainer
+        step = trainer.progress.step if trainer else None
+        epoch = trainer.progress.step // trainer.steps_per_epoch if trainer else None
         last = self.folder.checkpoints / "last.pt"
         checkpoint = str(last.relative_to(self.folder.root)) if last.exists() else None
         Status(self.folder.status).update(
@@ -97,7 +105,7 @@ class TrainingSession:
 
     def run(self, data_factory: DataFactory, model_factory: ModelFactory) -> int:
         """Build, resume, train, evaluate, record. Raises Interrupted after a checkpoint if a signal came."""
-        data, self.trainer = build_parts(self.config, self.world, data_factory, model_factory)
+        data, self._trainer = build_parts(self.config, self.world, data_factory, model_factory)
         settings = self.config.trainer
         self.checkpointer = Checkpointer(self.folder.checkpoints, settings.keep_last, log=self.reporter.warn)
         where = provenance.collect(  # before training: the code may change on disk while it runs
@@ -131,11 +139,14 @@ class TrainingSession:
 
     def _micro_batch(self, data: Data) -> int:
         """How many samples a rank computes at a time: as set, as in the checkpoint, or as many as are found to fit."""
-        trainer, size = self.trainer, self.config.trainer.micro_batch_size
-        if size == "auto":
-            work = work_of(trainer, data, self.world.world_size)
-            size = self._micro_batch_size
-            if size not in micro_batch_sizes(work.share):
+        trainer, wanted = self.trainer, self.config.trainer.micro_batch_size
+        if isinstance(wanted, int):
+            size = wanted
+        else:  # auto
+            work, known = work_of(trainer, data, self.world.world_size), self._micro_batch_size
+            if known is not None and known in micro_batch_sizes(work.share):
+                size = known
+            else:
                 found = find_micro_batch(work, self.world)
                 self.reporter.line(found.describe())
                 size = found.size

@@ -14,7 +14,8 @@ import pytest
 from randomix.records import render, reproduced_text
 from randomix.records.grid import read
 from randomix.records.record import RunRecord
-from randomix.records.reproduced import ReproducedTable, reproduce
+from randomix.records.reproduced import reproduce
+from randomix.records.reproduced_cells import ReproducedTable
 from randomix.records.tables import build_tables
 from tests.records.fakes import fake
 from tests.records.fakes_grid import grid, record, write_grid

@@ -16,7 +16,8 @@ from randomix.records.grid import Grid, read
 from randomix.records.page import standalone_paper_table, to_page
 from randomix.records.paper import TABLES
 from randomix.records.record import RunRecord
-from randomix.records.reproduced import ReproducedCell, ReproducedTable, mark, reproduce
+from randomix.records.reproduced import reproduce
+from randomix.records.reproduced_cells import ReproducedCell, ReproducedTable, mark
 from tests.records.fakes_grid import grid, record, run, write_grid
 
 ERRORS = {

@@ -24,14 +24,13 @@ def layers(count, height, width, levels=256):
     """Blobs of whole numbers below ``levels`` (n, H, W)."""
     rng = np.random.default_rng(height * width)
     smooth = [ndimage.gaussian_filter(rng.normal(size=(height, width)), 1.5, mode="wrap") for _ in range(count)]
-    low, high = np.min(smooth, (1, 2), keepdims=True), np.max(smooth, (1, 2), keepdims=True)
-    return np.floor((smooth - low) / (high - low) * (levels - 1))
+    low = np.min(smooth, (1, 2), keepdims=True)
+    return np.floor((smooth - low) / np.ptp(smooth, (1, 2), keepdims=True) * (levels - 1))
 
 
 def draws(name, severity, images):
-    shape = images.shape[1:]
     rng = ImageRng(2, name, severity, torch.arange(len(images)))
-    return REGISTRY[name].draw(rng, shape, parameters(name, severity, *shape[:2]))
+    return REGISTRY[name].draw(rng, images.shape[1:], parameters(name, severity, *images.shape[1:3]))
 
 
 def assert_close(ours, theirs):

@@ -76,15 +76,15 @@ def corrupt(
     """
     _check(images, name, severity, seed)
     # NumPy's read-only arrays (memory maps) are copied: torch has no such tensors
-    pixels = torch.from_numpy(np.require(images, None, "CW")) if isinstance(images, np.ndarray) else images
+    pixels = torch.from_numpy(np.require(images, None, ["C", "W"])) if isinstance(images, np.ndarray) else images
     which = _on_device(indices, pixels)
-    corruption, shape = REGISTRY[name], tuple(pixels.shape[1:])
-    values = parameters(name, severity, *shape[:2])
+    corruption, (height, width, channels) = REGISTRY[name], pixels.shape[1:]
+    values = parameters(name, severity, height, width)
     result = torch.empty_like(pixels, memory_format=torch.contiguous_format)
     chunk = max(1, _CHUNK_VALUES.get(pixels.device.type, 2**23) // max(1, pixels[:1].numel()))
     for start in range(0, len(pixels), chunk):
         part = slice(start, start + chunk)
-        draws = corruption.draw(ImageRng(seed, name, severity, which[part]), shape, values)
+        draws = corruption.draw(ImageRng(seed, name, severity, which[part]), (height, width, channels), values)
         result[part] = corruption.apply(pixels[part].contiguous(), values, **draws)
     return result.numpy() if isinstance(images, np.ndarray) else result
 

@@ -95,12 +95,12 @@ def _box(images: Tensor, axis: int, size: int) -> Tensor:
     scale = images.shape[axis] / size
     spans = [_span(i, scale, images.shape[axis]) for i in range(size)]
     lengths = torch.tensor([stop - start for start, stop in spans], dtype=torch.float32)
-    total: Tensor | None = None
+    total = torch.zeros((), device=images.device)
     for tap in range(max(stop - start for start, stop in spans)):
         index = torch.tensor([min(start + tap, stop - 1) for start, stop in spans])
         weight = torch.where(lengths > tap, 1 / lengths, 0).view(-1, *[1] * (3 - axis))
         taken = images.index_select(axis, index.to(images.device)) * weight.to(images.device)
-        total = taken if total is None else total.add_(taken)
+        total = total.add_(taken) if tap else taken
     return total.add_(0.5).to(torch.uint8)
 
 

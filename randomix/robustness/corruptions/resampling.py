@@ -49,6 +49,6 @@ def gaussian_matrix(side: int, sigma: float, truncate: float, *, mirror: bool, d
 
 def smooth(layers: Tensor, sigma: float, truncate: float = 4.0, *, mirror: bool = False) -> Tensor:
     """Layers (n, H, W) smoothed by a Gaussian along both axes (see ``gaussian_matrix``); float64."""
-    options = {"mirror": mirror, "device": layers.device}
-    rows, columns = (gaussian_matrix(side, sigma, truncate, **options) for side in layers.shape[1:])
+    device, sides = layers.device, layers.shape[1:]
+    rows, columns = (gaussian_matrix(side, sigma, truncate, mirror=mirror, device=device) for side in sides)
     return rows @ layers.double() @ columns.T

@@ -82,7 +82,7 @@ def snow(images: Tensor, parameters: Sequence[float], *, noise: Tensor, angles: 
     rows, columns = (zoom_matrix(side, zoom, noise.device) for side in noise.shape[1:])
     flakes = rows @ (mean + deviation * noise.double()) @ columns.T
     flakes = torch.where(flakes < threshold, 0.0, flakes).clamp_(0, 1)
-    flakes = line_blur((flakes * 255).floor_()[..., None], radius, sigma, angles).floor_() / 255
+    flakes = line_blur((flakes * 255).floor_()[..., None], int(radius), sigma, angles).floor_() / 255
     pixels = to_unit(images, torch.float64)
     pixels = blend * pixels + (1 - blend) * torch.maximum(pixels, luma(pixels) * 1.5 + 0.5)
     return to_uint8(pixels + flakes + flakes.flip(1, 2))
