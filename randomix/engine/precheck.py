@@ -29,6 +29,7 @@ from randomix.engine.validation import names_text, show
 TRAINING = {f.name for f in dataclasses.fields(TrainConfig)} | {"experiment"}  # what a run of train.py is made of
 MAX_JOBS = 512  # of a sweep that are checked beforehand
 _EXTRAS = {"joblib": "joblib", "parallel": "joblib"}  # launchers, and what installs them; the others need `slurm`
+_STANDS_ON = {"parallel": "joblib", "slurm": "submitit_slurm"}  # launchers of ours, and the one of a package below each
 
 
 @dataclass
@@ -47,6 +48,11 @@ def plan(hydra: Hydra, config_name: str, texts: list[str], schema: type, multiru
     return _Reader(hydra, config_name, schema).read(texts, multirun)
 
 
+def _extra(launcher: str) -> str:
+    """The extra of this package that installs a launcher."""
+    return _EXTRAS.get(launcher, "slurm")
+
+
 class _Reader:
     """Reads one command line against the groups and files that Hydra finds."""
 
@@ -59,6 +65,10 @@ class _Reader:
     def read(self, texts: list[str], multirun: bool) -> Plan:
         result = self.plan
         overrides = self._parsed(texts)
+        absent = [line for o in overrides for line in self._launcher_problems(o)]
+        if absent:
+            result.problems += absent
+            return result
         try:
             _, hydra = self.composer.compose(self.composer.base([o for o in overrides if not sweeps(o)]))
         except COMPOSE_ERRORS as error:
@@ -143,6 +153,14 @@ class _Reader:
             return []
         return [f"{top} belongs to training; eval.py takes it from the checkpoint"]
 
+    def _launcher_problems(self, override: Override) -> list[str]:
+        """Launchers of ours whose package is not installed."""
+        name = str(override.value())
+        below = _STANDS_ON.get(name) if override.key_or_group == "hydra/launcher" else None
+        if below is None or below in self.composer.options("hydra/launcher"):
+            return []
+        return [f"{override.input_line}: its package is not installed; pip install 'randomix[{_extra(name)}]'"]
+
     def _group_problems(self, override: Override) -> list[str]:
         """Options of a group that do not exist."""
         group = override.key_or_group
@@ -157,7 +175,7 @@ class _Reader:
         wrong = [show(n) for n in names if str(n) not in options]
         extra = ""
         if group == "hydra/launcher" and wrong:
-            extra = f"; some need a package: pip install 'randomix[{_EXTRAS.get(wrong[0], 'slurm')}]'"
+            extra = f"; some need a package: pip install 'randomix[{_extra(wrong[0])}]'"
         extra += f"; to leave it out write ~{group}" if "null" in wrong else ""
         return [f"{group}={n}: {names_text('option', options, n)}{extra}" for n in wrong]
 

@@ -125,6 +125,9 @@ def register() -> None:
     package, name, cls = search.SWEEPER.split(".")
     with contextlib.suppress(ImportError):  # there is none unless a launcher is installed
         importlib.import_module(package)
-    vars(sys.modules.setdefault(package, ModuleType(package)))[name] = sys.modules[__name__]
+    if package not in sys.modules:
+        sys.modules[package] = ModuleType(package)
+        sys.modules[package].__path__ = []  # Hydra walks through it
+    setattr(sys.modules[package], name, sys.modules[__name__])
     WeightsSweeper.__module__, WeightsSweeper.__qualname__ = f"{package}.{name}", cls
     Plugins.instance().register(WeightsSweeper)

@@ -73,8 +73,9 @@ class SaliencyMix(PairMixer):
         if self.granularity == "sample":
             return functional.saliencymix(inputs, targets, perm, lam, self._peaks(take_rows(inputs, perm)))
         (peak,) = self._peaks(take_rows(inputs, perm[:1]))
-        at_hand = peak.device.type == "cpu"  # elsewhere looking at it would wait for the device
-        return functional.saliencymix(inputs, targets, perm, lam, peak.tolist() if at_hand else peak, self.inplace)
+        if peak.device.type == "cpu":  # elsewhere looking at it would wait for the device
+            peak = [int(p) for p in peak]
+        return functional.saliencymix(inputs, targets, perm, lam, peak, self.inplace)
 
     def _peaks(self, inputs: Tensor) -> Tensor:
         """Row and column (N, 2) of the most salient pixel of inputs (N, C, H, W)."""

@@ -134,6 +134,33 @@ def test_a_signal_that_was_ignored_stays_ignored() -> None:
         restore_signals(before)
 
 
+def test_no_launcher_has_to_be_installed(script: Path) -> None:
+    """Hydra finds its plugins in a package that is there only where one is installed."""
+    (script.parent / "sitecustomize.py").write_text(
+        "import importlib.abc, sys\n\n"
+        "class Hidden(importlib.abc.MetaPathFinder):\n"
+        "    def find_spec(self, name, path=None, target=None):\n"
+        "        if name.split('.')[0] == 'hydra_plugins':\n"
+        "            raise ModuleNotFoundError(f'No module named {name!r}', name=name)\n\n"
+        "sys.meta_path.insert(0, Hidden())\n"
+    )
+    done = run(script, "-m", "seed=1,2", env={"PYTHONPATH": str(script.parent)})
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "seed-1 found" in done.stdout and "seed-2 found" in done.stdout
+    for name, extra in (("parallel", "joblib"), ("slurm", "slurm")):
+        refused = run(script, "-m", "seed=1,2", f"hydra/launcher={name}", env={"PYTHONPATH": str(script.parent)})
+        line = f"error: hydra/launcher={name}: its package is not installed; pip install 'randomix[{extra}]'"
+        assert (refused.returncode, refused.stderr.splitlines()[0]) == (2, line)
+    code = "from randomix.engine import sweeper; sweeper.register(); import hydra_plugins as p; print(p.__path__)"
+    shown = subprocess.run(
+        [sys.executable, "-c", code],
+        env=CLEAN | {"PYTHONPATH": f"{script.parent}:{ROOT}"},
+        capture_output=True,
+        text=True,
+    )
+    assert shown.stdout == "[]\n"  # without one Hydra 1.3.2 has an AttributeError
+
+
 def test_an_unexpected_error_keeps_its_traceback(script: Path) -> None:
     done = run(script, "seed=101")
     assert done.returncode == 1
