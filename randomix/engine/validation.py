@@ -21,6 +21,7 @@ _MISSING = "???"
 
 def nearest(word: str, options: Iterable[str], cutoff: float = 0.6) -> str | None:
     """The option most like a word, if any is like it at all."""
+    word = {"gpu": "cuda"}.get(word, word)
     found = difflib.get_close_matches(word, list(options), n=1, cutoff=cutoff)
     return found[0] if found else None
 
@@ -227,9 +228,8 @@ class _Check:
         if near:
             return f"{path}.{near}" if path else near
         elsewhere = [f"{s}.{k}" for s, v in self.config.items() if isinstance(v, Mapping) and s != path for k in v]
-        elsewhere += [
-            f"{s}.{f.name}" for s, h in self.hints.items() if dataclasses.is_dataclass(h) for f in dataclasses.fields(h)
-        ]
+        typed = {s: dataclasses.fields(h) for s, h in self.hints.items() if dataclasses.is_dataclass(h)}
+        elsewhere += [f"{s}.{field.name}" for s, fields in typed.items() for field in fields]
         leaves = {e.rpartition(".")[2]: e for e in elsewhere if e.rpartition(".")[2] != "name"}
         leaf = nearest(key.rpartition(".")[2], leaves, cutoff=0.8)
         return leaves[leaf] if leaf and leaves[leaf] != f"{path}.{key}" else None
