@@ -8,12 +8,14 @@ blocked in them: the training process decides, and when it dies they end at once
 
 from __future__ import annotations
 
+import functools
 import multiprocessing
 import os
 import shutil
 import signal
 import sys
 import threading
+import warnings
 from collections.abc import Generator, Iterator
 from contextlib import contextmanager
 from multiprocessing import forkserver, resource_tracker, util
@@ -37,8 +39,18 @@ def worker_count(asked: int | None) -> int:
     """``dataset.workers``: null means this rank's share of the processors, from 1 to 16."""
     if asked is not None:
         return asked
-    processors = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return max(1, min(_MOST, processors // ranks_here()))
+    return max(1, min(_MOST, _processors() // ranks_here()))
+
+
+def _processors() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+@functools.cache
+def _note_crowd(workers: int) -> None:
+    """Say, once, that there are more workers than processors: torch's own warning names no key."""
+    if workers > _processors():
+        print(f"note: dataset.workers={workers}: more than may run at once here ({_processors()})", file=sys.stderr)
 
 
 def ranks_here() -> int:
@@ -67,16 +79,19 @@ def read_ahead(
     batch_bytes: size of one item, to see in advance whether shared memory holds what may wait there. The items' tensors
     are pinned with ``pin``. A text in place of an item becomes a DataError. Closing the generator ends the workers.
     """
-    loader = DataLoader(
-        dataset,
-        batch_size=None,
-        sampler=sampler,
-        num_workers=workers,
-        pin_memory=pin,
-        generator=torch.Generator(),  # it draws a seed for the workers: not from the run's generator
-        **(_worker_options(workers, batch_bytes) if workers else {}),
-    )
-    iterator = _start(loader, workers)
+    _note_crowd(workers)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "This DataLoader will create")
+        loader = DataLoader(
+            dataset,
+            batch_size=None,
+            sampler=sampler,
+            num_workers=workers,
+            pin_memory=pin,
+            generator=torch.Generator(),  # it draws a seed for the workers: not from the run's generator
+            **(_worker_options(workers, batch_bytes) if workers else {}),
+        )
+        iterator = _start(loader, workers)
     processes = list(getattr(iterator, "_workers", ()))
     # before multiprocessing waits for its children at exit, should the generator never be closed
     at_exit = util.Finalize(None, _kill, (processes,), exitpriority=100) if processes else None

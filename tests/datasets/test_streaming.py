@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+import warnings
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -35,6 +36,19 @@ def folder(tmp_path_factory):
 
 
 # -- batches ---------------------------------------------------------------------------------------------------------
+
+
+def test_more_workers_than_processors_are_told_once(folder, monkeypatch, capsys):
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: {0})
+    module = sys.modules["datasets.streams.workers"]
+    module._note_crowd.cache_clear()
+    for _ in range(2):
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")  # torch's own
+            list(load(config(folder, workers=2), batch_size=9).batches(0, 1))
+    lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith("note: ")]
+    assert lines == ["note: dataset.workers=2: more than may run at once here (1)"]
+    module._note_crowd.cache_clear()
 
 
 def test_batches_equal_a_slow_loop(folder):
