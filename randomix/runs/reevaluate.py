@@ -21,8 +21,8 @@ from randomix.engine import distributed, schema
 from randomix.engine.optim import resolve_precision
 from randomix.engine.protocols import Data, DataFactory, ModelFactory
 from randomix.engine.runfolder import RunFolder
-from randomix.engine.signals import LAST_WORDS
-from randomix.errors import OK
+from randomix.engine.signals import LAST_WORDS, NOTED
+from randomix.errors import OK, Interrupted
 from randomix.records import provenance, record
 from randomix.robustness.evaluators import check_evaluators, run_evaluators
 from randomix.runs.journal import Journal, open_journal
@@ -61,6 +61,7 @@ def evaluate_checkpoint(
             split=partial(data.eval_set, world.device),
             data=data,
             cells=journal,
+            pause=_pause,
         )
         if not world.is_main:
             return OK
@@ -133,6 +134,12 @@ def _last_words(journal: Journal) -> Iterator[None]:
         yield
     finally:
         LAST_WORDS.remove(words)
+
+
+def _pause() -> None:
+    """Between two passes: beside other evaluations a signal has only left a note."""
+    if NOTED:
+        raise Interrupted(LAST_WORDS[-1]())
 
 
 def _record(

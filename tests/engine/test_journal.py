@@ -165,6 +165,22 @@ def test_a_signal_says_what_is_kept_and_the_same_command_goes_on(tmp_path, monke
     assert left.suffix == ".json"
 
 
+def test_a_signal_that_was_noted_ends_it_between_two_passes(tmp_path, monkeypatch):
+    config = tiny_config(tmp_path, evaluators=["clean"])
+    config["recipe"] |= {"epochs": 1}
+    folder = train(config, group_net)
+    trainer = {"device": "cpu", "precision": "fp32", "threads": 1}
+    asked = {"checkpoint": str(folder.root), "evaluators": ["noise"], "evaluator": {"noise": {"repeats": 4}}}
+    put, noted = Journal.put, []
+    monkeypatch.setattr(reevaluate, "NOTED", noted)
+    monkeypatch.setattr(Journal, "put", lambda journal, *cell: put(journal, *cell) or noted.append(signal.SIGTERM))
+    with pytest.raises(Interrupted, match="finished and kept: 1 parts of this evaluation; the same command continues"):
+        run_evaluation(asked | {"trainer": trainer}, datasets.build, group_net)
+    monkeypatch.setattr(Journal, "put", put)
+    noted.clear()
+    assert run_evaluation(asked | {"trainer": trainer}, datasets.build, group_net) == 0
+
+
 def test_named_passes_are_made_once_and_others_each_time(tmp_path, monkeypatch):
     calls = []
 
