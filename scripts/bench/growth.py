@@ -9,7 +9,6 @@ from typing import Any
 
 import torch
 
-import datasets
 from bench.loops import Setting, fake_data, make_trainer, ours
 from bench.measure import Sample, interleaved, quartiles
 from randomix import StepRng, mixers
@@ -133,21 +132,7 @@ def _mixing(setting: Setting) -> Callable[[], None]:
 
 def _feeding(samples: int, setting: Setting) -> tuple[int, dict[str, Callable[[], None]]]:
     """A whole number of epochs of the smallest set, so that the order of an epoch is part of every run."""
-    data = datasets.build(
-        {
-            "name": "fake_images",
-            "root": None,
-            "train_size": samples,
-            "test_size": 10,
-            "num_classes": setting.classes,
-            "channels": 3,
-            "height": setting.size,
-            "width": setting.size,
-            "crop_padding": 4,
-            "flip": True,
-            "verify": True,
-        }
-    )
+    data = fake_data(setting, samples)
     dtype = resolve_precision(setting.precision, setting.torch_device).dtype
     loader = data.train_loader(
         batch_size=setting.batch, seed=0, rank=0, world_size=1, device=setting.torch_device, dtype=dtype

@@ -45,13 +45,13 @@ class Setting:
         return torch.device("cuda", 0) if self.device == "cuda" else torch.device(self.device)
 
 
-def fake_data(setting: Setting) -> Data:
-    """CIFAR-shaped synthetic images: their content does not change the time of a step."""
+def fake_data(setting: Setting, samples: int | None = None) -> Data:
+    """CIFAR-shaped synthetic images, ``samples`` or one epoch of them: their content does not change a step's time."""
     return datasets.build(
         {
             "name": "fake_images",
             "root": None,
-            "train_size": setting.batch * setting.steps,
+            "train_size": samples or setting.batch * setting.steps,
             "test_size": 10,
             "num_classes": setting.classes,
             "channels": 3,
